@@ -1,0 +1,186 @@
+"""Every algorithm, in every direction, against the oracle."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conv.cases import cases, integers, problem_of
+from tests.oracle import convolution as oracle
+from tests.oracle.convolution import Case
+from tinytorch.conv import direct, im2col, loops, planner
+from tinytorch.conv.pack import channels_last, pixels
+
+TRIALS = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(TRIALS, max_examples=40)
+
+
+def assert_exact(case: Case, algorithm: str, dtype, seed: int = 0) -> None:
+    problem = problem_of(case)
+    x, w, b, dy = integers(case, seed, dtype)
+    results = {
+        "forward": (planner.forward(problem, x, w, b, algorithm), oracle.forward(case, x, w, b)),
+        "input_grad": (planner.input_grad(problem, dy, w, algorithm), oracle.input_grad(case, dy, w)),
+        "weight_grad": (planner.weight_grad(problem, x, dy, algorithm), oracle.weight_grad(case, x, dy)),
+    }
+    for direction, (got, expected) in results.items():
+        assert got.dtype == dtype, direction
+        np.testing.assert_array_equal(got, expected, err_msg=f"{algorithm} {direction} of {problem}")
+
+
+@TRIALS
+@given(cases(), st.sampled_from([np.float32, np.float64]), st.integers(0, 1000))
+def test_direct_is_exact_on_integers(case, dtype, seed):
+    assert_exact(case, "direct", dtype, seed)
+
+
+@TRIALS
+@given(cases(max_dims=3), st.sampled_from([np.float32, np.float64]), st.integers(0, 1000))
+def test_im2col_is_exact_on_integers(case, dtype, seed):
+    assert_exact(case, "im2col", dtype, seed)
+
+
+@FEW
+@given(cases(max_pixels=5), st.sampled_from([np.float32, np.float64]), st.integers(0, 1000))
+def test_loops_are_exact_on_integers(case, dtype, seed):
+    if problem_of(case).macs < 10_000:
+        assert_exact(case, "loops", dtype, seed)
+
+
+def square(n, ci, co, size, kernel, stride=1, pad=0, dilation=1, groups=1) -> Case:
+    return Case(n, ci, co, (size,) * 2, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, groups)
+
+
+CORNERS = {
+    "one pixel": square(1, 1, 1, 1, 1),
+    "kernel is the image": square(2, 3, 5, 6, 6),
+    "stride beyond the kernel": square(2, 3, 5, 11, 2, stride=5),
+    "dilation beyond the image": square(1, 2, 3, 3, 3, pad=5, dilation=5),
+    "depthwise": square(2, 6, 6, 7, 3, pad=1, groups=6),
+    "padding only at the far side": Case(1, 2, 4, (5, 5), (3, 3), (2, 2), ((0, 2), (0, 3)), (1, 1)),
+    "primes": square(3, 7, 13, 11, 3, pad=1),
+    "SimpleCNN conv1": square(3, 3, 16, 32, 3, pad=1),
+    "SimpleCNN conv2": square(3, 16, 32, 16, 3, pad=1),
+    "MNISTConvNet conv1": square(3, 1, 32, 28, 3, pad=1),
+    "MNISTConvNet conv2": square(3, 32, 64, 14, 3, pad=1),
+    "ViT patches": square(1, 3, 96, 32, 16, stride=16),
+    "stem": square(1, 3, 64, 56, 7, stride=2, pad=3),
+    "1x1": square(2, 64, 96, 14, 1),
+    "1x1 of one image": square(1, 64, 48, 13, 1),
+    "strided 1x1": square(2, 32, 48, 14, 1, stride=2),
+    "many bands": square(1, 16, 16, 120, 3, pad=1),
+    "wide": square(1, 130, 70, 9, 3, pad=1),
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+@pytest.mark.parametrize("algorithm", ["direct", "im2col"])
+def test_corner_is_exact(name, algorithm):
+    assert_exact(CORNERS[name], algorithm, np.float32)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "im2col"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-13)])
+def test_real_numbers_agree_with_oracle(algorithm, dtype, tolerance):
+    case = square(2, 24, 40, 15, 3, stride=2, pad=1)
+    rng = np.random.default_rng(0)
+    x, w, dy = (rng.standard_normal(s).astype(dtype) for s in (case.input_shape, case.weight_shape, case.output_shape))
+    problem = problem_of(case)
+    pairs = [
+        (planner.forward(problem, x, w, None, algorithm), oracle.forward(case, x, w)),
+        (planner.input_grad(problem, dy, w, algorithm), oracle.input_grad(case, dy, w)),
+        (planner.weight_grad(problem, x, dy, algorithm), oracle.weight_grad(case, x, dy)),
+    ]
+    for got, expected in pairs:
+        assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@FEW
+@given(cases(), st.integers(0, 1000))
+def test_gradients_are_adjoint(case, seed):
+    """⟨dy, conv(x, w)⟩ = ⟨input_grad(dy, w), x⟩ = ⟨weight_grad(x, dy), w⟩, since a convolution is linear in each operand."""
+    problem = problem_of(case)
+    x, w, _, dy = integers(case, seed, np.float64)
+    inner = (dy * planner.forward(problem, x, w)).sum()
+    assert inner == (planner.input_grad(problem, dy, w) * x).sum()
+    assert inner == (planner.weight_grad(problem, x, dy) * w).sum()
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "loops"])
+def test_convolution_commutes_with_translation(algorithm):
+    case = square(1, 2, 3, 9, 3)
+    x, w, _, _ = integers(case, 0, np.float32)
+    shifted = np.roll(x, (1, 2), axis=(2, 3))
+    y = planner.forward(problem_of(case), x, w, None, algorithm)
+    y_shifted = planner.forward(problem_of(case), shifted, w, None, algorithm)
+    np.testing.assert_array_equal(y_shifted[:, :, 1:, 2:], y[:, :, :-1, :-2])
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "loops"])
+def test_outputs_are_channels_last_in_memory(algorithm):
+    case = square(2, 4, 6, 5, 3, pad=1)
+    x, w, _, dy = integers(case, 0, np.float32)
+    problem = problem_of(case)
+    assert pixels(planner.forward(problem, x, w, None, algorithm)).flags.c_contiguous
+    assert pixels(planner.input_grad(problem, dy, w, algorithm)).flags.c_contiguous
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "im2col", "loops"])
+@pytest.mark.parametrize("shape", [(0, 3, 5, 5)])
+def test_empty_batch(algorithm, shape):
+    problem = planner.ConvProblem.of(shape, (4, 3, 3, 3))
+    x, w, dy = np.zeros(shape, np.float32), np.ones((4, 3, 3, 3), np.float32), np.zeros((0, 4, 3, 3), np.float32)
+    assert planner.forward(problem, x, w, None, algorithm).shape == (0, 4, 3, 3)
+    assert planner.input_grad(problem, dy, w, algorithm).shape == shape
+    np.testing.assert_array_equal(planner.weight_grad(problem, x, dy, algorithm), np.zeros((4, 3, 3, 3)))
+
+
+def test_same_inputs_give_the_same_bits():
+    case = square(5, 16, 33, 19, 3, pad=1)
+    rng = np.random.default_rng(0)
+    x, w, dy = (rng.standard_normal(s).astype(np.float32) for s in (case.input_shape, case.weight_shape, case.output_shape))
+    problem = problem_of(case)
+    for compute in (
+        lambda: planner.forward(problem, x, w),
+        lambda: planner.input_grad(problem, dy, w),
+        lambda: planner.weight_grad(problem, x, dy),
+    ):
+        first = compute()
+        assert all((compute() == first).all() for _ in range(5))
+
+
+@pytest.mark.parametrize("name", ["SimpleCNN conv1", "1x1", "strided 1x1", "depthwise", "primes", "padding only at the far side"])
+def test_nothing_beyond_the_operands_is_read(name):
+    """The operands lie between walls of NaN: one number read past an end would show in the result."""
+    case = CORNERS[name]
+    problem = problem_of(case)
+    x, w, b, dy = (_walled(a) for a in integers(case, 1, np.float32))
+    assert np.isfinite(planner.forward(problem, x, w, b, "direct")).all()
+    assert np.isfinite(planner.input_grad(problem, dy, w, "direct")).all()
+    assert np.isfinite(planner.weight_grad(problem, x, dy, "direct")).all()
+
+
+def _walled(array):
+    """The same numbers, channels last where there are four axes, in the middle of a longer line of NaN."""
+    ordered = pixels(channels_last(array)) if array.ndim == 4 else array
+    line = np.full(ordered.size + 512, np.nan, array.dtype)
+    line[256:-256] = ordered.reshape(-1)
+    inner = line[256:-256].reshape(ordered.shape)
+    return inner.transpose(0, 3, 1, 2) if array.ndim == 4 else inner
+
+
+def test_nan_and_infinity_travel():
+    x = np.zeros((1, 1, 5, 5), np.float32)
+    x[0, 0, 0, 0], x[0, 0, 4, 4] = np.nan, np.inf
+    w = np.ones((2, 1, 3, 3), np.float32)
+    problem = planner.ConvProblem.of(x.shape, w.shape)
+    for algorithm in ("direct", "im2col", "loops"):
+        y = planner.forward(problem, x, w, None, algorithm)
+        assert np.isnan(y[:, :, 0, 0]).all() and np.isposinf(y[:, :, 2, 2]).all() and (y[:, :, 0, 2] == 0).all()
+
+
+def test_refusals_name_a_reason():
+    problem = planner.ConvProblem.parse("ic1oc1_id3ih3kd1kh1")
+    assert "not 3" in direct.refuses(problem, "forward")
+    assert "not 3" in loops.refuses(problem, "forward")
+    assert im2col.refuses(problem, "forward") is None

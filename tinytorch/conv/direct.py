@@ -1,0 +1,207 @@
+"""The fast convolution: the register tile, walked over the images by the tables of ``walk.py``.
+
+A thread takes a band of rows of one image, copies what its windows read, with the padding around it, into a scratch that stays in its L2
+cache, and sweeps the tile over it: for each block of output channels, row by row, a tile of pixels at a time. An image without padding is
+read where it lies. Nothing is blocked further: weights stream from L2, sums live in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from tinytorch.conv import walk
+from tinytorch.conv.pack import channels_last, empty_channels_last, lane_blocks, pixels, taps_in_line
+from tinytorch.conv.problem import ConvProblem, Direction
+from tinytorch.kernels import jit, memory
+from tinytorch.kernels.emit import DIGEST
+from tinytorch.kernels.target import target
+from tinytorch.kernels.tile import tile
+
+name = "direct"
+
+
+def refuses(problem: ConvProblem, direction: Direction) -> str | None:
+    """Why this algorithm can't, or None."""
+    if problem.dims == 3:
+        return "the stride tables cover 1 and 2 spatial dimensions, not 3"
+    return None
+
+
+def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """Output (n, co, …) of input (n, ci, …) and weight (co, ci/g, …)."""
+    y = empty_channels_last(problem.output_shape, x.dtype)
+    walks = walk.forward(problem, x.itemsize, jit.workers())
+    _sweep(problem.groups, walks, channels_last(x), taps_in_line(weight), bias, y)
+    return y
+
+
+def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Gradient of the input: the output gradient convolved with the kernel turned by 180°."""
+    dx = empty_channels_last(problem.input_shape, dy.dtype)
+    walks = walk.input_grad(problem, dy.itemsize, jit.workers())
+    turned = taps_in_line(weight)[::-1]
+    if problem.groups > 1:  # side by side, the groups' rows of output channels make the lanes of the input channels
+        turned = np.concatenate(np.split(turned, problem.groups, axis=2), axis=1)
+    _sweep(problem.groups, walks, channels_last(dy), turned.swapaxes(1, 2), None, dx)
+    return dx
+
+
+def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Gradient of the weight; where threads share the images, their sums are added in order."""
+    plan = walk.weight_grad(problem, dy.itemsize, jit.workers())
+    t = plan.table[0]
+    sums = memory.zeros((t.shares, t.groups, t.kernel_h * t.lines, t.padded_rows, t.padded_lanes), dy.dtype)
+    scratch = memory.empty((jit.workers(), plan.scratch), dy.dtype)
+    kernel = gradient_kernel(plan.rows, plan.vectors, plan.masked, target().lanes(dy.itemsize))
+    jit.run(kernel, _flat(channels_last(x)), _flat(channels_last(dy)), sums, scratch, plan.table)
+    total = sums[0] if t.shares == 1 else sums.sum(axis=0)
+    by_tap = total[:, :, : t.line_rows, : t.lanes].reshape(problem.groups, *problem.weight_shape[2:], problem.weight_shape[1], t.lanes)
+    joined = np.moveaxis(by_tap, 0, -2).reshape(*by_tap.shape[1:-1], problem.co)
+    return np.moveaxis(joined, (-1, -2), (0, 1))
+
+
+def _sweep(groups: int, walks: tuple[walk.Walk, ...], source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+    """Sweep each walk over ``source`` into ``out``; ``weight`` is (taps, channels read in a group, channels written)."""
+    width = target().lanes(source.itemsize)
+    packed: dict[int, np.ndarray] = {}
+    for plan in walks:
+        block = plan.vectors * width
+        if block not in packed:
+            packed[block] = lane_blocks(weight, block, groups)
+        starts = np.zeros(plan.start_lanes, source.dtype) if bias is None else lane_blocks(bias[None, None], block, groups)
+        scratch = memory.empty((jit.workers(), max(plan.scratch, 1)), source.dtype)
+        kernel = sweep_kernel(plan.rows, plan.vectors, plan.masked, width)
+        jit.run(kernel, _flat(source), packed[block], starts, _flat(out), scratch, plan.table)
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """Channels-last memory as one line."""
+    return pixels(array).reshape(-1)
+
+
+@jit.serial
+def _copy_window(source, image_at, t, group, row, window_h, window_w, scratch):  # type: ignore[no-untyped-def]
+    """Copy ``window_h × window_w`` pixels of one group's channels, from source row ``row`` and column ``t.left``; outside the image is 0."""
+    line = window_w * t.channels
+    first = min(max(0, -t.left), window_w)
+    last = max(first, min(window_w, t.source_w - t.left))
+    for h in range(window_h):
+        to = h * line
+        if row + h < 0 or row + h >= t.source_h:
+            scratch[to : to + line] = 0
+            continue
+        scratch[to : to + first * t.channels] = 0
+        scratch[to + last * t.channels : to + line] = 0
+        at = image_at + ((row + h) * t.source_w + t.left + first) * t.source_c + group * t.channels
+        if t.channels == t.source_c:
+            count = (last - first) * t.channels
+            scratch[to + first * t.channels : to + first * t.channels + count] = source[at : at + count]
+            continue
+        for w in range(last - first):
+            here = to + (first + w) * t.channels
+            scratch[here : here + t.channels] = source[at + w * t.source_c : at + w * t.source_c + t.channels]
+
+
+@lru_cache(maxsize=None)
+def sweep_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Callable[..., Any]:
+    """The compiled loops around one tile size, for forward and input_grad."""
+    block = vectors * width
+    digest = DIGEST
+
+    @jit.parallel
+    def sweep(source, weights, starts, out, scratch, table):  # type: ignore[no-untyped-def]
+        digest  # noqa: B018  the emitter's fingerprint, part of the cache key
+        tasks = table[0].images * table[0].bands * table[0].groups * table[0].splits
+        workers = scratch.shape[0]
+        for worker in prange(workers):
+            t = table[0]
+            window_w = (t.cols - 1) * t.step_w + max((t.n_m * t.n_i // t.channels - 1) * t.hop_w, 0) + 1
+            for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
+                split, group = task % t.splits, task // t.splits % t.groups
+                band, image = task // (t.splits * t.groups) % t.bands, task // (t.splits * t.groups * t.bands)
+                row0 = band * t.band_rows
+                band_rows = min(t.band_rows, t.rows - row0)
+                top = t.top + row0 * t.step_h
+                image_at = image * t.source_h * t.source_w * t.source_c
+                if t.in_place:
+                    area, line = source, t.source_w * t.source_c
+                    area_at = image_at + top * line + t.left * t.source_c
+                else:
+                    area, line, area_at = scratch[worker], window_w * t.channels, 0
+                    window_h = (band_rows - 1) * t.step_h + max(t.n_o - 1, 0) * t.hop_h + 1
+                    _copy_window(source, image_at, t, group, top, window_h, window_w, area)
+                for b in range(t.blocks * split // t.splits, t.blocks * (split + 1) // t.splits):
+                    weights_at = ((group * t.blocks + b) * t.block_taps + t.first_tap) * block
+                    lanes = min(block, t.lanes - b * block)
+                    for row in range(band_rows):
+                        for edge in range(0, t.cols, tile_rows):
+                            col = min(edge, t.cols - tile_rows)  # the last tile overlaps its neighbour
+                            out_at = image * t.out_image + t.out_at + (row0 + row) * t.out_row + col * t.out_col
+                            tile(
+                                tile_rows, vectors, masked, width,
+                                (out, out_at + group * t.lanes + b * block, t.out_col),
+                                (starts, (group * t.blocks + b) * block, 0),
+                                (area, area_at + row * t.step_h * line + col * t.step_w * t.channels,
+                                 t.step_w * t.channels, t.hop_h * line, t.a_m, 1),
+                                (weights, weights_at, t.tap_o * block, t.tap_m * block, block),
+                                (t.n_o, t.n_m, t.n_i), lanes,
+                            )  # fmt: skip
+
+    return sweep
+
+
+@lru_cache(maxsize=None)
+def gradient_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Callable[..., Any]:
+    """The compiled loops around one tile size, for weight_grad."""
+    block = vectors * width
+    digest = DIGEST
+
+    @jit.parallel
+    def gradient(source, dy, sums, scratch, table):  # type: ignore[no-untyped-def]
+        digest  # noqa: B018  the emitter's fingerprint, part of the cache key
+        units = table[0].images * table[0].bands * table[0].groups
+        shares = sums.shape[0]
+        workers = scratch.shape[0]
+        for worker in prange(workers):
+            t = table[0]
+            window_w = (t.cols - 1) * t.step_w + (t.lines * t.line_rows // t.channels - 1) * t.hop_w + 1
+            line, dy_pixel = (t.source_w if t.in_place else window_w) * t.channels, t.groups * t.lanes
+            first_unit, last_unit, first_block, last_block = 0, units, 0, t.blocks
+            if shares == 1:  # each thread makes some lanes of the one sum
+                first_block, last_block = t.blocks * worker // workers, t.blocks * (worker + 1) // workers
+            else:  # each thread sums some of the images
+                first_unit, last_unit = units * worker // workers, units * (worker + 1) // workers
+            into = sums[worker % shares].reshape(-1)
+            for task in range(first_unit, last_unit if first_block < last_block else first_unit):
+                group, band, image = task % t.groups, task // t.groups % t.bands, task // (t.groups * t.bands)
+                row0 = band * t.band_rows
+                band_rows = min(t.band_rows, t.rows - row0)
+                window_h = (band_rows - 1) * t.step_h + (t.kernel_h - 1) * t.hop_h + 1
+                image_at = image * t.source_h * t.source_w * t.source_c
+                if t.in_place:
+                    area, origin = source, image_at + (t.top + row0 * t.step_h) * line + t.left * t.channels
+                else:
+                    area, origin = scratch[worker], 0
+                    _copy_window(source, image_at, t, group, t.top + row0 * t.step_h, window_h, window_w, area)
+                dy_at = (image * t.rows + row0) * t.cols * dy_pixel + group * t.lanes
+                for b in range(first_block, last_block):
+                    for tap in range(t.kernel_h * t.lines):
+                        kernel_row, kernel_line = tap // t.lines, tap % t.lines
+                        area_at = origin + kernel_row * t.hop_h * line + kernel_line * t.hop_w * t.channels
+                        for r in range(0, t.padded_rows, tile_rows):
+                            into_at = ((group * t.kernel_h * t.lines + tap) * t.padded_rows + r) * t.padded_lanes + b * block
+                            tile(
+                                tile_rows, vectors, masked, width,
+                                (into, into_at, t.padded_lanes),
+                                (into, into_at, t.padded_lanes),
+                                (area, area_at + r, 1, t.step_h * line, 0, t.step_w * t.channels),
+                                (dy, dy_at + b * block, t.cols * dy_pixel, 0, dy_pixel),
+                                (band_rows, 1, t.cols), min(block, t.lanes - b * block),
+                            )  # fmt: skip
+
+    return gradient

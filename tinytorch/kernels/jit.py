@@ -1,0 +1,88 @@
+"""How every compiled function of the library is compiled and called: the options, in one place.
+
+``serial`` and ``parallel`` are the only decorators that the kernels use. Both release the GIL (a prefetch thread keeps running),
+keep the compiled code on disk (a second process starts without compiling) and follow IEEE arithmetic as written:
+no ``fastmath``, so that a reduction has one order and the same inputs give the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import event
+
+logger = logging.getLogger("tinytorch")
+
+_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+_one_at_a_time = threading.RLock()
+
+
+def serial(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` for one thread."""
+    return numba.njit(**_OPTIONS)(function)
+
+
+def parallel(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` whose ``prange`` loops are shared among ``workers()`` threads; call it through `run`."""
+    return numba.njit(parallel=True, **_OPTIONS)(function)
+
+
+def workers() -> int:
+    """Threads that a parallel kernel uses."""
+    return int(numba.get_num_threads())
+
+
+def run(kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a parallel kernel, safely from any Python thread.
+
+    OpenMP and TBB let several Python threads enter at once. Numba's own ``workqueue`` layer ends the process when two do,
+    so there the calls take turns.
+    """
+    if _is_reentrant():
+        return kernel(*arguments)
+    with _one_at_a_time:
+        return kernel(*arguments)
+
+
+_reentrant = False
+
+
+def _is_reentrant() -> bool:
+    global _reentrant
+    if not _reentrant:
+        try:
+            _reentrant = numba.threading_layer() in ("omp", "tbb")
+        except ValueError:  # the layer is chosen by the first parallel call, which must therefore run alone
+            return False
+    return _reentrant
+
+
+class _Announcer(event.Listener):
+    """Says what is going on when a kernel of ours takes more than a second to compile."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def on_start(self, event: event.Event) -> None:
+        if self._timer is None and _is_ours(event):
+            self._timer = threading.Timer(1.0, self._say)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def on_end(self, event: event.Event) -> None:
+        """Leave the timer: one kernel compiles in less than a second, but a first forward compiles several."""
+
+    def _say(self) -> None:
+        logger.warning("tinytorch: compiling kernels for this CPU, once; they are kept on disk for the next run …")
+
+
+def _is_ours(event: event.Event) -> bool:
+    function = getattr(event.data.get("dispatcher"), "py_func", None)
+    return getattr(function, "__module__", "").startswith("tinytorch.")
+
+
+event.register("numba:compile", _Announcer())

@@ -1,0 +1,120 @@
+"""Recycled storage for large arrays.
+
+The system hands out fresh memory as unmapped pages, and the first write to each costs a trip into the kernel: filling a fresh 64 MB array
+runs several times slower than filling one that was used before. A training step asks for the same sizes again and again, so a block
+goes back on a shelf when the last view of it dies, and the next array of that size takes it from there.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+SMALLEST = 1 << 16  # bytes; the C library already recycles what is smaller
+_GRAIN = 4096  # sizes are rounded up to pages, so that nearly equal shapes share blocks
+_ALIGNMENT = 64  # bytes; one cache line, one AVX-512 vector
+
+
+def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
+    """An uninitialised C-ordered array, like ``numpy.empty``, whose memory is recycled."""
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    dtype = np.dtype(dtype)
+    count = math.prod(shape)
+    if count * dtype.itemsize < SMALLEST:
+        return np.empty(shape, dtype)
+    return np.asarray(_Lease(count * dtype.itemsize)).view(dtype)[:count].reshape(shape)
+
+
+def zeros(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
+    """``empty``, filled with zeros."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+class _Shelf:
+    """Blocks nobody uses, by size. Keeps at most ``limit`` bytes; the rest goes back to the system."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.kept = 0
+        self._blocks: dict[int, list[np.ndarray]] = defaultdict(list)
+        self._lock = threading.RLock()  # re-entrant: a collection during take() may give blocks back
+
+    def take(self, size: int) -> np.ndarray:
+        with self._lock:
+            if self._blocks[size]:
+                self.kept -= size
+                return self._blocks[size].pop()
+        return np.empty(size + _ALIGNMENT, np.uint8)
+
+    def give(self, size: int, block: np.ndarray) -> None:
+        with self._lock:
+            if self.kept + size <= self.limit:
+                self.kept += size
+                self._blocks[size].append(block)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._blocks.clear()
+            self.kept = 0
+
+
+_shelf = _Shelf(limit=2 << 30)
+
+
+class _Lease:
+    """Owns one block while any array looks at it; NumPy keeps it alive as the array's base."""
+
+    def __init__(self, size: int):
+        self._size = -(-size // _GRAIN) * _GRAIN
+        self._block = _shelf.take(self._size)
+        address = -(-self._block.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+        self.__array_interface__ = {"version": 3, "shape": (self._size,), "typestr": "|u1", "data": (address, False)}
+
+    def __del__(self) -> None:
+        _shelf.give(self._size, self._block)
+
+
+def release() -> None:
+    """Give every unused block back to the system."""
+    _shelf.clear()
+
+
+def empty_like(template: np.ndarray) -> np.ndarray:
+    """``empty`` with the shape, the type and the order in memory of ``template``."""
+    order = _slowest_first(template)
+    plain = empty(tuple(template.shape[axis] for axis in order), template.dtype)
+    return plain.transpose(np.argsort(order))
+
+
+def in_order_of(template: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """``array`` with its memory in the order of ``template``, of the same shape; copied only if it is not so already."""
+    if array.strides == template.strides and array.dtype == template.dtype:
+        return array
+    copy = empty_like(template)
+    copy[...] = array
+    return copy
+
+
+def line(array: np.ndarray) -> np.ndarray:
+    """All numbers of a dense array as one line, in the order of its memory; a view."""
+    return array if array.ndim == 1 else array.transpose(_slowest_first(array)).reshape(-1)
+
+
+def dense(array: np.ndarray) -> np.ndarray:
+    """The same array without gaps in memory; copied only if it has some."""
+    ordered = array.transpose(_slowest_first(array))
+    return array if ordered.flags.c_contiguous else in_order_of(empty_like(array), array)
+
+
+def _slowest_first(array: np.ndarray) -> tuple[int, ...]:
+    """Axes from the slowest to the fastest in memory."""
+    if array.flags.c_contiguous:
+        return tuple(range(array.ndim))
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))

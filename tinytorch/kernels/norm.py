@@ -1,0 +1,96 @@
+"""Sums over everything but the channels, and the normalisation that is made of them. Arrays are (pixels, channels), channels contiguous.
+
+Sums are taken in float64, each thread over its own run of pixels, and the threads' sums are added in order: the same bits on every run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from tinytorch.kernels import jit
+
+
+def channel_sums(x: np.ndarray) -> np.ndarray:
+    """Σ x over pixels, for each channel."""
+    parts = np.zeros((jit.workers(), x.shape[1]))
+    jit.run(_channel_sums, x, parts)
+    return parts.sum(axis=0)
+
+
+def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and (biased) variance over pixels, for each channel.
+
+    One pass over the data, shifted by the first pixel so that a large mean does not cancel the variance.
+    T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for Computing the Sample Variance", 1983, section 1.
+    """
+    parts = np.zeros((jit.workers(), 2, x.shape[1]))
+    jit.run(_shifted_sums, x, parts)
+    first, second = parts.sum(axis=0) / x.shape[0]
+    return x[0] + first, np.maximum(second - first * first, 0.0)
+
+
+def gradient_sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Σ dy and Σ dy · (x − mean) / std over pixels, for each channel."""
+    parts = np.zeros((jit.workers(), 2, x.shape[1]))
+    jit.run(_gradient_sums, dy, x, mean, parts)
+    plain, weighted = parts.sum(axis=0)
+    return plain, weighted * inverse_std
+
+
+def scale_shift(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> None:
+    """y = (x − mean) · scale + shift, channel by channel."""
+    jit.run(_scale_shift, x, *(v.astype(x.dtype) for v in (mean, scale, shift)), y)
+
+
+def combine(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray, dx: np.ndarray) -> None:
+    """dx = a · dy + b · (x − mean) + c, channel by channel: the shape that every batch-norm gradient has."""
+    jit.run(_combine, dy, x, *(v.astype(x.dtype) for v in (mean, a, b, c)), dx)
+
+
+@jit.parallel
+def _channel_sums(x, parts):  # type: ignore[no-untyped-def]
+    workers = parts.shape[0]
+    for worker in prange(workers):
+        total = parts[worker]
+        for p in range(x.shape[0] * worker // workers, x.shape[0] * (worker + 1) // workers):
+            for c in range(x.shape[1]):
+                total[c] += x[p, c]
+
+
+@jit.parallel
+def _shifted_sums(x, parts):  # type: ignore[no-untyped-def]
+    workers = parts.shape[0]
+    for worker in prange(workers):
+        first, second = parts[worker, 0], parts[worker, 1]
+        for p in range(x.shape[0] * worker // workers, x.shape[0] * (worker + 1) // workers):
+            for c in range(x.shape[1]):
+                away = np.float64(x[p, c]) - np.float64(x[0, c])
+                first[c] += away
+                second[c] += away * away
+
+
+@jit.parallel
+def _gradient_sums(dy, x, mean, parts):  # type: ignore[no-untyped-def]
+    workers = parts.shape[0]
+    for worker in prange(workers):
+        plain, weighted = parts[worker, 0], parts[worker, 1]
+        for p in range(x.shape[0] * worker // workers, x.shape[0] * (worker + 1) // workers):
+            for c in range(x.shape[1]):
+                g = np.float64(dy[p, c])
+                plain[c] += g
+                weighted[c] += g * (x[p, c] - mean[c])
+
+
+@jit.parallel
+def _scale_shift(x, mean, scale, shift, y):  # type: ignore[no-untyped-def]
+    for p in prange(x.shape[0]):
+        for c in range(x.shape[1]):
+            y[p, c] = (x[p, c] - mean[c]) * scale[c] + shift[c]
+
+
+@jit.parallel
+def _combine(dy, x, mean, a, b, constant, dx):  # type: ignore[no-untyped-def]
+    for p in prange(x.shape[0]):
+        for c in range(x.shape[1]):
+            dx[p, c] = a[c] * dy[p, c] + b[c] * (x[p, c] - mean[c]) + constant[c]

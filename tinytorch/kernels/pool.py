@@ -1,0 +1,126 @@
+"""Pooling over channels-last memory: all channels of a pixel are taken at once, which is what a vector wants.
+
+Arrays are (n, h, w, c). A window is described by ``(kernel_h, kernel_w, stride_h, stride_w, top, left)``, where top and left are the padding
+in front. Padding is never stored: taps outside the image are skipped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from tinytorch.kernels import jit
+
+Window = tuple[int, int, int, int, int, int]
+
+
+def max_pool(x: np.ndarray, y: np.ndarray, winners: np.ndarray, window: Window) -> None:
+    """Largest value of every window into ``y``, and its tap number (kernel row · kernel_w + column) into ``winners``.
+
+    The first of equal values wins; NaN beats every number.
+    """
+    jit.run(_max_pool, x, y, winners, window)
+
+
+def max_pool_grad(dy: np.ndarray, winners: np.ndarray, dx: np.ndarray, window: Window) -> None:
+    """Hand every output gradient to the input pixel that won its window."""
+    jit.run(_max_pool_grad, dy, winners, dx, window)
+
+
+def avg_pool(x: np.ndarray, y: np.ndarray, window: Window) -> None:
+    """Mean of every window into ``y``; padding counts as zeros."""
+    jit.run(_avg_pool, x, y, window)
+
+
+def avg_pool_grad(dy: np.ndarray, dx: np.ndarray, window: Window) -> None:
+    """Spread every output gradient evenly over its window."""
+    jit.run(_avg_pool_grad, dy, dx, window)
+
+
+@jit.serial
+def _clip(start, taps, size):  # type: ignore[no-untyped-def]
+    """Taps of a window at ``start`` that lie inside an image of ``size`` pixels: first, and one past the last."""
+    return max(0, -start), min(taps, size - start)
+
+
+@jit.parallel
+def _max_pool(x, y, winners, window):  # type: ignore[no-untyped-def]
+    kernel_h, kernel_w, stride_h, stride_w, top, left = window
+    images, out_h, out_w, channels = y.shape
+    for line in prange(images * out_h):
+        n, h = line // out_h, line % out_h
+        h0 = h * stride_h - top
+        first_h, last_h = _clip(h0, kernel_h, x.shape[1])
+        for w in range(out_w):
+            w0 = w * stride_w - left
+            first_w, last_w = _clip(w0, kernel_w, x.shape[2])
+            best, winner = y[n, h, w], winners[n, h, w]
+            best[:] = x[n, h0 + first_h, w0 + first_w]
+            winner[:] = first_h * kernel_w + first_w
+            for kh in range(first_h, last_h):
+                for kw in range(first_w, last_w):
+                    pixel = x[n, h0 + kh, w0 + kw]
+                    tap = kh * kernel_w + kw
+                    for c in range(channels):
+                        wins = pixel[c] > best[c] or pixel[c] != pixel[c]
+                        best[c] = pixel[c] if wins else best[c]
+                        winner[c] = tap if wins else winner[c]
+
+
+@jit.parallel
+def _max_pool_grad(dy, winners, dx, window):  # type: ignore[no-untyped-def]
+    kernel_h, kernel_w, stride_h, stride_w, top, left = window
+    images, out_h, out_w, channels = dy.shape
+    for n in prange(images):
+        dx[n] = 0
+        for h in range(out_h):
+            h0 = h * stride_h - top
+            first_h, last_h = _clip(h0, kernel_h, dx.shape[1])
+            for w in range(out_w):
+                w0 = w * stride_w - left
+                first_w, last_w = _clip(w0, kernel_w, dx.shape[2])
+                gradient, winner = dy[n, h, w], winners[n, h, w]
+                for kh in range(first_h, last_h):
+                    for kw in range(first_w, last_w):
+                        pixel = dx[n, h0 + kh, w0 + kw]
+                        tap = kh * kernel_w + kw
+                        for c in range(channels):
+                            pixel[c] += gradient[c] if winner[c] == tap else gradient.dtype.type(0)
+
+
+@jit.parallel
+def _avg_pool(x, y, window):  # type: ignore[no-untyped-def]
+    kernel_h, kernel_w, stride_h, stride_w, top, left = window
+    images, out_h, out_w, channels = y.shape
+    share = x.dtype.type(1) / x.dtype.type(kernel_h * kernel_w)
+    for line in prange(images * out_h):
+        n, h = line // out_h, line % out_h
+        h0 = h * stride_h - top
+        first_h, last_h = _clip(h0, kernel_h, x.shape[1])
+        for w in range(out_w):
+            w0 = w * stride_w - left
+            first_w, last_w = _clip(w0, kernel_w, x.shape[2])
+            total = y[n, h, w]
+            total[:] = 0
+            for kh in range(first_h, last_h):
+                for kw in range(first_w, last_w):
+                    total += x[n, h0 + kh, w0 + kw]
+            total *= share
+
+
+@jit.parallel
+def _avg_pool_grad(dy, dx, window):  # type: ignore[no-untyped-def]
+    kernel_h, kernel_w, stride_h, stride_w, top, left = window
+    images, out_h, out_w, channels = dy.shape
+    share = dy.dtype.type(1) / dy.dtype.type(kernel_h * kernel_w)
+    for n in prange(images):
+        dx[n] = 0
+        for h in range(out_h):
+            h0 = h * stride_h - top
+            first_h, last_h = _clip(h0, kernel_h, dx.shape[1])
+            for w in range(out_w):
+                w0 = w * stride_w - left
+                first_w, last_w = _clip(w0, kernel_w, dx.shape[2])
+                for kh in range(first_h, last_h):
+                    for kw in range(first_w, last_w):
+                        dx[n, h0 + kh, w0 + kw] += dy[n, h, w] * share
