@@ -48,7 +48,9 @@ def test_loops_are_exact_on_integers(case, dtype, seed):
 
 
 def square(n, ci, co, size, kernel, stride=1, pad=0, dilation=1, groups=1) -> Case:
-    return Case(n, ci, co, (size,) * 2, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, groups)
+    return Case(
+        n, ci, co, (size,) * 2, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, groups
+    )
 
 
 CORNERS = {
@@ -84,7 +86,9 @@ def test_corner_is_exact(name, algorithm):
 def test_real_numbers_agree_with_oracle(algorithm, dtype, tolerance):
     case = square(2, 24, 40, 15, 3, stride=2, pad=1)
     rng = np.random.default_rng(0)
-    x, w, dy = (rng.standard_normal(s).astype(dtype) for s in (case.input_shape, case.weight_shape, case.output_shape))
+    x, w, dy = (
+        rng.standard_normal(s).astype(dtype) for s in (case.input_shape, case.weight_shape, case.output_shape)
+    )
     problem = problem_of(case)
     pairs = [
         (planner.forward(problem, x, w, None, algorithm), oracle.forward(case, x, w)),
@@ -129,7 +133,11 @@ def test_outputs_are_channels_last_in_memory(algorithm):
 @pytest.mark.parametrize("shape", [(0, 3, 5, 5)])
 def test_empty_batch(algorithm, shape):
     problem = planner.ConvProblem.of(shape, (4, 3, 3, 3))
-    x, w, dy = np.zeros(shape, np.float32), np.ones((4, 3, 3, 3), np.float32), np.zeros((0, 4, 3, 3), np.float32)
+    x, w, dy = (
+        np.zeros(shape, np.float32),
+        np.ones((4, 3, 3, 3), np.float32),
+        np.zeros((0, 4, 3, 3), np.float32),
+    )
     assert planner.forward(problem, x, w, None, algorithm).shape == (0, 4, 3, 3)
     assert planner.input_grad(problem, dy, w, algorithm).shape == shape
     np.testing.assert_array_equal(planner.weight_grad(problem, x, dy, algorithm), np.zeros((4, 3, 3, 3)))
@@ -138,7 +146,10 @@ def test_empty_batch(algorithm, shape):
 def test_same_inputs_give_the_same_bits():
     case = square(5, 16, 33, 19, 3, pad=1)
     rng = np.random.default_rng(0)
-    x, w, dy = (rng.standard_normal(s).astype(np.float32) for s in (case.input_shape, case.weight_shape, case.output_shape))
+    x, w, dy = (
+        rng.standard_normal(s).astype(np.float32)
+        for s in (case.input_shape, case.weight_shape, case.output_shape)
+    )
     problem = problem_of(case)
     for compute in (
         lambda: planner.forward(problem, x, w),
@@ -149,7 +160,9 @@ def test_same_inputs_give_the_same_bits():
         assert all((compute() == first).all() for _ in range(5))
 
 
-@pytest.mark.parametrize("name", ["SimpleCNN conv1", "1x1", "strided 1x1", "depthwise", "primes", "padding only at the far side"])
+@pytest.mark.parametrize(
+    "name", ["SimpleCNN conv1", "1x1", "strided 1x1", "depthwise", "primes", "padding only at the far side"]
+)
 def test_nothing_beyond_the_operands_is_read(name):
     """The operands lie between walls of NaN: one number read past an end would show in the result."""
     case = CORNERS[name]
@@ -176,7 +189,9 @@ def test_nan_and_infinity_travel():
     problem = planner.ConvProblem.of(x.shape, w.shape)
     for algorithm in ("direct", "im2col", "loops"):
         y = planner.forward(problem, x, w, None, algorithm)
-        assert np.isnan(y[:, :, 0, 0]).all() and np.isposinf(y[:, :, 2, 2]).all() and (y[:, :, 0, 2] == 0).all()
+        assert (
+            np.isnan(y[:, :, 0, 0]).all() and np.isposinf(y[:, :, 2, 2]).all() and (y[:, :, 0, 2] == 0).all()
+        )
 
 
 def test_refusals_name_a_reason():

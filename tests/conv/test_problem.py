@@ -65,7 +65,10 @@ def test_macs_of_groups():
 
 
 def test_same_padding_splits_unevenly_behind():
-    assert ConvProblem.of((1, 1, 5, 5), (1, 1, 2, 3), padding="same").axes == (Axis(5, 2, 1, 0, 1), Axis(5, 3, 1, 1, 1))
+    assert ConvProblem.of((1, 1, 5, 5), (1, 1, 2, 3), padding="same").axes == (
+        Axis(5, 2, 1, 0, 1),
+        Axis(5, 3, 1, 1, 1),
+    )
     assert ConvProblem.of((1, 1, 5), (1, 1, 3), padding="valid").axes == (Axis(5, 3),)
 
 
@@ -80,12 +83,21 @@ def of(input_shape=(1, 4, 8, 8), weight_shape=(6, 4, 3, 3), **options):
         (of((1, 4), (6, 4)), "input and weight must both have 3 to 5 dimensions"),
         (of(groups=0), "groups must be a positive integer, got 0"),
         (of(groups=True), "groups must be a positive integer, got True"),
-        (of(groups=3), "groups must divide both channel counts, got groups=3 with 4 input and 6 output channels; use a common divisor such as 2"),
+        (
+            of(groups=3),
+            "groups must divide both channel counts, got groups=3 with 4 input and 6 output channels; use a common divisor such as 2",
+        ),
         (of(groups=2), "Expected 8 input channels (weight (6, 4, 3, 3), groups=2), got 4"),
         (of(input_shape=(1, 3, 8, 8)), "Expected 4 input channels (weight (6, 4, 3, 3), groups=1), got 3"),
         (of(input_shape=(1, 4, 0, 8)), "every size must be positive"),
-        (of(input_shape=(1, 4, 2, 8)), "kernel is larger than the padded input: along the height the kernel spans 3 pixels"),
-        (of(dilation=4), "the kernel spans 9 pixels (kernel_size=3, dilation=4) but the input has 8 + padding 0 = 8"),
+        (
+            of(input_shape=(1, 4, 2, 8)),
+            "kernel is larger than the padded input: along the height the kernel spans 3 pixels",
+        ),
+        (
+            of(dilation=4),
+            "the kernel spans 9 pixels (kernel_size=3, dilation=4) but the input has 8 + padding 0 = 8",
+        ),
         (of(stride=0), "stride must be positive, got 0"),
         (of(stride=(1, 2, 3)), "stride must be one integer or 2 (height, width), got (1, 2, 3)"),
         (of(padding=-1), "padding must be zero or more, got -1"),

@@ -55,7 +55,13 @@ def test_the_shelf_has_a_limit():
 
 
 def test_shapes_types_and_alignment():
-    for shape, dtype in [((3,), np.float64), ((64, 1024), np.float32), (100_000, np.int32), ((0, 5), np.float32), ((), np.float32)]:
+    for shape, dtype in [
+        ((3,), np.float64),
+        ((64, 1024), np.float32),
+        (100_000, np.int32),
+        ((0, 5), np.float32),
+        ((), np.float32),
+    ]:
         array = memory.empty(shape, dtype)
         assert array.shape == np.empty(shape, dtype).shape and array.dtype == dtype and array.flags.writeable
     assert address(memory.empty((64, 1024), np.float32)) % 64 == 0

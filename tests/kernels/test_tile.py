@@ -12,7 +12,18 @@ from tinytorch.kernels.tile import tile
 def compiled(rows, vectors, masked, width):
     @numba.njit
     def run(c, d, a, b, counts, lanes):
-        tile(rows, vectors, masked, width, (c, 3, 200), (d, 1, 0), (a, 2, 7, 31, 11, 2), (b, 5, 400, 150, 70), counts, lanes)
+        tile(
+            rows,
+            vectors,
+            masked,
+            width,
+            (c, 3, 200),
+            (d, 1, 0),
+            (a, 2, 7, 31, 11, 2),
+            (b, 5, 400, 150, 70),
+            counts,
+            lanes,
+        )
 
     return run
 
@@ -33,7 +44,18 @@ def test_emitted_tile_is_its_twin(dtype, rows, vectors, masked):
             c, d, a, b = operands(dtype, lanes)
             expected = c.copy()
             run(c, d, a, b, counts, lanes)
-            tile(rows, vectors, masked, width, (expected, 3, 200), (d, 1, 0), (a, 2, 7, 31, 11, 2), (b, 5, 400, 150, 70), counts, lanes)
+            tile(
+                rows,
+                vectors,
+                masked,
+                width,
+                (expected, 3, 200),
+                (d, 1, 0),
+                (a, 2, 7, 31, 11, 2),
+                (b, 5, 400, 150, 70),
+                counts,
+                lanes,
+            )
             np.testing.assert_array_equal(c, expected)
 
 
@@ -59,7 +81,9 @@ def test_masked_tile_reads_and_writes_no_further_than_its_lanes():
 
 
 @pytest.mark.parametrize("itemsize", [4, 8])
-@pytest.mark.parametrize(("name", "vector_bytes", "registers"), [("AVX-512", 64, 32), ("AVX2", 32, 16), ("generic", 16, 16)])
+@pytest.mark.parametrize(
+    ("name", "vector_bytes", "registers"), [("AVX-512", 64, 32), ("AVX2", 32, 16), ("generic", 16, 16)]
+)
 def test_tile_shapes_fit_the_registers(monkeypatch, itemsize, name, vector_bytes, registers):
     kind = cpu.Target(name, vector_bytes, registers)
     monkeypatch.setattr(cpu, "target", lambda: kind)

@@ -32,7 +32,9 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def forward(
+    problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
     """Output (n, co, …) of input (n, ci, …) and weight (co, ci/g, …)."""
     y = empty_channels_last(problem.output_shape, x.dtype)
     walks = walk.forward(problem, x.itemsize, jit.workers())
@@ -45,7 +47,9 @@ def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.n
     dx = empty_channels_last(problem.input_shape, dy.dtype)
     walks = walk.input_grad(problem, dy.itemsize, jit.workers())
     turned = taps_in_line(weight)[::-1]
-    if problem.groups > 1:  # side by side, the groups' rows of output channels make the lanes of the input channels
+    if (
+        problem.groups > 1
+    ):  # side by side, the groups' rows of output channels make the lanes of the input channels
         turned = np.concatenate(np.split(turned, problem.groups, axis=2), axis=1)
     _sweep(problem.groups, walks, channels_last(dy), turned.swapaxes(1, 2), None, dx)
     return dx
@@ -60,12 +64,21 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
     kernel = gradient_kernel(plan.rows, plan.vectors, plan.masked, target().lanes(dy.itemsize))
     jit.run(kernel, _flat(channels_last(x)), _flat(channels_last(dy)), sums, scratch, plan.table)
     total = sums[0] if t.shares == 1 else sums.sum(axis=0)
-    by_tap = total[:, :, : t.line_rows, : t.lanes].reshape(problem.groups, *problem.weight_shape[2:], problem.weight_shape[1], t.lanes)
+    by_tap = total[:, :, : t.line_rows, : t.lanes].reshape(
+        problem.groups, *problem.weight_shape[2:], problem.weight_shape[1], t.lanes
+    )
     joined = np.moveaxis(by_tap, 0, -2).reshape(*by_tap.shape[1:-1], problem.co)
     return np.moveaxis(joined, (-1, -2), (0, 1))
 
 
-def _sweep(groups: int, walks: tuple[walk.Walk, ...], source: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, out: np.ndarray) -> None:
+def _sweep(
+    groups: int,
+    walks: tuple[walk.Walk, ...],
+    source: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    out: np.ndarray,
+) -> None:
     """Sweep each walk over ``source`` into ``out``; ``weight`` is (taps, channels read in a group, channels written)."""
     width = target().lanes(source.itemsize)
     packed: dict[int, np.ndarray] = {}
@@ -73,7 +86,11 @@ def _sweep(groups: int, walks: tuple[walk.Walk, ...], source: np.ndarray, weight
         block = plan.vectors * width
         if block not in packed:
             packed[block] = lane_blocks(weight, block, groups)
-        starts = np.zeros(plan.start_lanes, source.dtype) if bias is None else lane_blocks(bias[None, None], block, groups)
+        starts = (
+            np.zeros(plan.start_lanes, source.dtype)
+            if bias is None
+            else lane_blocks(bias[None, None], block, groups)
+        )
         scratch = memory.empty((jit.workers(), max(plan.scratch, 1)), source.dtype)
         kernel = sweep_kernel(plan.rows, plan.vectors, plan.masked, width)
         jit.run(kernel, _flat(source), packed[block], starts, _flat(out), scratch, plan.table)
@@ -141,7 +158,9 @@ def sweep_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Calla
                     for row in range(band_rows):
                         for edge in range(0, t.cols, tile_rows):
                             col = min(edge, t.cols - tile_rows)  # the last tile overlaps its neighbour
-                            out_at = image * t.out_image + t.out_at + (row0 + row) * t.out_row + col * t.out_col
+                            out_at = (
+                                image * t.out_image + t.out_at + (row0 + row) * t.out_row + col * t.out_col
+                            )
                             tile(
                                 tile_rows, vectors, masked, width,
                                 (out, out_at + group * t.lanes + b * block, t.out_col),
@@ -187,14 +206,18 @@ def gradient_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Ca
                     area, origin = source, image_at + (t.top + row0 * t.step_h) * line + t.left * t.channels
                 else:
                     area, origin = scratch[worker], 0
-                    _copy_window(source, image_at, t, group, t.top + row0 * t.step_h, window_h, window_w, area)
+                    _copy_window(
+                        source, image_at, t, group, t.top + row0 * t.step_h, window_h, window_w, area
+                    )
                 dy_at = (image * t.rows + row0) * t.cols * dy_pixel + group * t.lanes
                 for b in range(first_block, last_block):
                     for tap in range(t.kernel_h * t.lines):
                         kernel_row, kernel_line = tap // t.lines, tap % t.lines
                         area_at = origin + kernel_row * t.hop_h * line + kernel_line * t.hop_w * t.channels
                         for r in range(0, t.padded_rows, tile_rows):
-                            into_at = ((group * t.kernel_h * t.lines + tap) * t.padded_rows + r) * t.padded_lanes + b * block
+                            into_at = (
+                                (group * t.kernel_h * t.lines + tap) * t.padded_rows + r
+                            ) * t.padded_lanes + b * block
                             tile(
                                 tile_rows, vectors, masked, width,
                                 (into, into_at, t.padded_lanes),

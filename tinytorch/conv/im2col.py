@@ -26,7 +26,9 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def forward(
+    problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
     """Output (n, co, …) of input (n, ci, …) and weight (co, ci/g, …): gather, then multiply."""
     y = columns(problem, x) @ _matrices(problem, weight)
     if bias is not None:
@@ -60,7 +62,7 @@ def scatter(problem: ConvProblem, rows: np.ndarray) -> np.ndarray:
     padded = np.zeros((problem.n, *(axis.padded for axis in problem.axes), problem.ci), rows.dtype)
     windows = _windows(problem, padded)
     kernel = tuple(axis.kernel for axis in problem.axes)
-    parts = np.moveaxis(rows.reshape(problem.groups, *windows.shape[: -2], -1), 0, -2)
+    parts = np.moveaxis(rows.reshape(problem.groups, *windows.shape[:-2], -1), 0, -2)
     for tap in itertools.product(*map(range, kernel)):  # within one tap no two windows share a pixel
         windows[:, *(slice(None),) * problem.dims, *tap] += parts[:, *(slice(None),) * problem.dims, *tap]
     inner = tuple(slice(axis.before, axis.before + axis.size) for axis in problem.axes)

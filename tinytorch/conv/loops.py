@@ -24,7 +24,9 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def forward(
+    problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
     """Output (n, co, ho, wo) of input (n, ci, hi, wi) and weight (co, ci/g, kh, kw)."""
     padded_input, weight_4d = _padded(problem, x), _as_2d(weight)
     output = np.zeros(_shape_2d(problem.output_shape), x.dtype)
@@ -54,7 +56,9 @@ def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.n
     dy_4d, weight_4d = _as_2d(dy), _as_2d(weight)
     padded = np.zeros(_padded_shape(problem), dy.dtype)
     for (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), (in_h, in_w) in _visits(problem):
-        padded[b, first_ch + in_ch, in_h, in_w] += dy_4d[b, out_ch, out_h, out_w] * weight_4d[out_ch, in_ch, k_h, k_w]
+        padded[b, first_ch + in_ch, in_h, in_w] += (
+            dy_4d[b, out_ch, out_h, out_w] * weight_4d[out_ch, in_ch, k_h, k_w]
+        )
     inner = tuple(slice(axis.before, axis.before + axis.size) for axis in problem.axes)
     return channels_last(padded.reshape(padded.shape[:2] + padded.shape[4 - problem.dims :])[:, :, *inner])
 
@@ -64,7 +68,9 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
     padded_input, dy_4d = _padded(problem, x), _as_2d(dy)
     gradient = np.zeros(_shape_2d(problem.weight_shape), dy.dtype)
     for (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), (in_h, in_w) in _visits(problem):
-        gradient[out_ch, in_ch, k_h, k_w] += dy_4d[b, out_ch, out_h, out_w] * padded_input[b, first_ch + in_ch, in_h, in_w]
+        gradient[out_ch, in_ch, k_h, k_w] += (
+            dy_4d[b, out_ch, out_h, out_w] * padded_input[b, first_ch + in_ch, in_h, in_w]
+        )
     return gradient.reshape(problem.weight_shape)
 
 
@@ -84,7 +90,10 @@ def _visits(problem: ConvProblem) -> Iterator[_Visit]:
                     for k_h in range(kernel_h):
                         for k_w in range(kernel_w):
                             for in_ch in range(in_channels):
-                                pixel = (out_h * stride_h + k_h * dilation_h, out_w * stride_w + k_w * dilation_w)
+                                pixel = (
+                                    out_h * stride_h + k_h * dilation_h,
+                                    out_w * stride_w + k_w * dilation_w,
+                                )
                                 yield (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), pixel
 
 

@@ -76,7 +76,9 @@ def _lane_blocks(rows, packed, per_group):  # type: ignore[no-untyped-def]
         first = group * per_group + block * lanes
         count = min(lanes, (group + 1) * per_group - first)
         for tap in range(taps):
-            for start in range(0, depth, 16):  # squares of 16 × lanes stay in L1 whichever way the source is laid out
+            for start in range(
+                0, depth, 16
+            ):  # squares of 16 × lanes stay in L1 whichever way the source is laid out
                 stop = min(start + 16, depth)
                 if count < lanes:
                     packed[b, tap, start:stop] = 0

@@ -27,7 +27,9 @@ class Algorithm(Protocol):
     name: str
 
     def refuses(self, problem: ConvProblem, direction: Direction) -> str | None: ...
-    def forward(self, problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray: ...
+    def forward(
+        self, problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
+    ) -> np.ndarray: ...
     def input_grad(self, problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.ndarray: ...
     def weight_grad(self, problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray: ...
 
@@ -139,7 +141,13 @@ def use_algorithm(name: str | None) -> Iterator[None]:
         _told.reset(token)
 
 
-def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, algorithm: str | None = None) -> np.ndarray:
+def forward(
+    problem: ConvProblem,
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    algorithm: str | None = None,
+) -> np.ndarray:
     """Output of a convolution: (n, co, …), channels last in memory."""
     chosen = plan(problem, "forward", algorithm).algorithm
     if problem.n == 0:
@@ -147,7 +155,9 @@ def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.nd
     return ALGORITHMS[chosen].forward(problem, x, weight, bias)
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray, algorithm: str | None = None) -> np.ndarray:
+def input_grad(
+    problem: ConvProblem, dy: np.ndarray, weight: np.ndarray, algorithm: str | None = None
+) -> np.ndarray:
     """Gradient of a convolution's input: (n, ci, …), channels last in memory."""
     chosen = plan(problem, "input_grad", algorithm).algorithm
     if problem.n == 0:
@@ -155,7 +165,9 @@ def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray, algorit
     return ALGORITHMS[chosen].input_grad(problem, dy, weight)
 
 
-def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: str | None = None) -> np.ndarray:
+def weight_grad(
+    problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: str | None = None
+) -> np.ndarray:
     """Gradient of a convolution's weight: (co, ci/g, …)."""
     chosen = plan(problem, "weight_grad", algorithm).algorithm
     if problem.n == 0:

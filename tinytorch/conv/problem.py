@@ -118,7 +118,12 @@ class ConvProblem:
             When the shapes and options have no meaning together; the message names the argument.
         """
         return _problem(
-            tuple(input_shape), tuple(weight_shape), _frozen(stride), _frozen(padding), _frozen(dilation), groups
+            tuple(input_shape),
+            tuple(weight_shape),
+            _frozen(stride),
+            _frozen(padding),
+            _frozen(dilation),
+            groups,
         )
 
     @property
@@ -155,7 +160,10 @@ class ConvProblem:
 
     def __str__(self) -> str:
         head = f"g{self.groups}mb{self.n}ic{self.ci}oc{self.co}"
-        return head + "".join("_" + _axis_text(letter, axis) for letter, axis in zip(_letters(self.dims), self.axes, strict=True))
+        return head + "".join(
+            "_" + _axis_text(letter, axis)
+            for letter, axis in zip(_letters(self.dims), self.axes, strict=True)
+        )
 
 
 def _frozen(option):  # type: ignore[no-untyped-def]
@@ -184,14 +192,18 @@ def _problem(input_shape, weight_shape, stride, padding, dilation, groups) -> Co
     return ConvProblem(input_shape[0], input_shape[1], weight_shape[0], axes, groups)
 
 
-def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int, groups: int) -> None:
+def _check_shapes(
+    input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int, groups: int
+) -> None:
     if dims not in AXIS_NAMES or len(input_shape) != len(weight_shape):
         raise ValueError(
             f"input and weight must both have 3 to 5 dimensions (batch or out, channels, then 1 to 3 spatial), got {input_shape} "
             f"and {weight_shape}; add the missing dimension with reshape"
         )
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise ValueError(f"groups must be a positive integer, got {groups!r}; groups=1 is an ordinary convolution")
+        raise ValueError(
+            f"groups must be a positive integer, got {groups!r}; groups=1 is an ordinary convolution"
+        )
     ci, co = input_shape[1], weight_shape[0]
     if ci % groups or co % groups:
         raise ValueError(
@@ -205,7 +217,9 @@ def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], d
             f"build the layer with in_channels={ci}, or check that the input is (batch, channels, height, width)"
         )
     if min(weight_shape) < 1 or min(input_shape[1:]) < 1 or input_shape[0] < 0:
-        raise ValueError(f"every size must be positive, got input {input_shape} and weight {weight_shape}; only the batch may be 0")
+        raise ValueError(
+            f"every size must be positive, got input {input_shape} and weight {weight_shape}; only the batch may be 0"
+        )
 
 
 def check_fits(name: str, axis: Axis) -> None:
@@ -232,7 +246,9 @@ def per_axis(name: str, value: int | Sequence[int], dims: int, least: int = 1) -
     if any(isinstance(v, bool) or not hasattr(v, "__index__") for v in values):
         raise TypeError(f"{name} must be an integer or a tuple of {dims} integers, got {value!r}")
     if len(values) != dims:
-        raise ValueError(f"{name} must be one integer or {dims} ({', '.join(AXIS_NAMES[dims])}), got {value!r}")
+        raise ValueError(
+            f"{name} must be one integer or {dims} ({', '.join(AXIS_NAMES[dims])}), got {value!r}"
+        )
     if min(values) < least:
         rule = {0: "zero or more", 1: "positive"}[least]
         raise ValueError(f"{name} must be {rule}, got {value!r}; the smallest allowed value is {least}")
@@ -246,7 +262,9 @@ def _pads(padding, sizes, kernels, strides, dilations) -> tuple[tuple[int, int],
         return _named_pads(padding, kernels, strides, dilations)
     if isinstance(padding, tuple) and padding and all(isinstance(pair, tuple) for pair in padding):
         if len(padding) != dims:
-            raise ValueError(f"padding must give a (before, after) pair for each of {dims} axes, got {padding!r}")
+            raise ValueError(
+                f"padding must give a (before, after) pair for each of {dims} axes, got {padding!r}"
+            )
         return tuple(per_axis("padding", pair, 2, least=0) for pair in padding)  # type: ignore[misc]
     return tuple((p, p) for p in per_axis("padding", padding, dims, least=0))
 
@@ -257,7 +275,9 @@ def _named_pads(name, kernels, strides, dilations) -> tuple[tuple[int, int], ...
     if name != "same":
         raise ValueError(f"padding must be integers, 'same' or 'valid', got {name!r}")
     if any(s != 1 for s in strides):
-        raise ValueError(f"padding='same' keeps the size and so needs stride 1, got stride {strides}; give the padding in pixels")
+        raise ValueError(
+            f"padding='same' keeps the size and so needs stride 1, got stride {strides}; give the padding in pixels"
+        )
     totals = [d * (k - 1) for k, d in zip(kernels, dilations, strict=True)]
     return tuple((total // 2, total - total // 2) for total in totals)
 
@@ -268,7 +288,14 @@ def _letters(dims: int) -> str:
 
 def _axis_text(letter: str, axis: Axis) -> str:
     pad = f"{axis.before}" if axis.before == axis.after else f"{axis.before}-{axis.after}"
-    values = {"i": axis.size, "o": axis.out, "k": axis.kernel, "s": axis.stride, "p": pad, "d": axis.dilation - 1}
+    values = {
+        "i": axis.size,
+        "o": axis.out,
+        "k": axis.kernel,
+        "s": axis.stride,
+        "p": pad,
+        "d": axis.dilation - 1,
+    }
     return "".join(f"{key}{letter}{value}" for key, value in values.items())
 
 
@@ -284,7 +311,9 @@ def _parse(text: str) -> ConvProblem:
         n, groups = fields.get("mb", (1, 1))[0], fields.get("g", (1, 1))[0]
         ci, co = fields["ic"][0], fields["oc"][0]
     except KeyError as missing:
-        raise ValueError(f"problem {text!r} does not say {missing.args[0]}; write for example 'mb1ic3oc16_ih32kh3ph1'") from None
+        raise ValueError(
+            f"problem {text!r} does not say {missing.args[0]}; write for example 'mb1ic3oc16_ih32kh3ph1'"
+        ) from None
     return ConvProblem.of(
         (n, ci, *(a.size for a in axes)),
         (co, ci // max(groups, 1), *(a.kernel for a in axes)),
@@ -297,7 +326,9 @@ def _parse(text: str) -> ConvProblem:
 
 def _fields(text: str) -> dict[str, tuple[int, int]]:
     if _FIELD.sub("", text).strip("_"):
-        raise ValueError(f"problem {text!r} must be made of names and numbers; write for example 'mb1ic3oc16_ih32kh3ph1'")
+        raise ValueError(
+            f"problem {text!r} must be made of names and numbers; write for example 'mb1ic3oc16_ih32kh3ph1'"
+        )
     fields = {name: (int(low), int(high or low)) for name, low, high in _FIELD.findall(text)}
     known = {"mb", "g", "ic", "oc"} | {kind + axis for kind in "iokspd" for axis in "dhw"}
     unknown = sorted(set(fields) - known)
@@ -313,11 +344,15 @@ def _parsed_axis(text: str, fields: dict[str, tuple[int, int]], letter: str) -> 
                 return fields[kind + axis]
         if kind in _DEFAULTS:
             return _DEFAULTS[kind]
-        raise ValueError(f"problem {text!r} does not say {kind + letter}; write for example 'mb1ic3oc16_ih32kh3ph1'")
+        raise ValueError(
+            f"problem {text!r} does not say {kind + letter}; write for example 'mb1ic3oc16_ih32kh3ph1'"
+        )
 
     before, after = value("p")
     axis = Axis(value("i")[0], value("k")[0], value("s")[0], before, after, value("d")[0] + 1)
     stated = fields.get("o" + letter)
     if stated and axis.stride > 0 and stated[0] != axis.out:
-        raise ValueError(f"problem {text!r} says o{letter}{stated[0]}, but the formula gives {axis.out}; correct it or leave it out")
+        raise ValueError(
+            f"problem {text!r} says o{letter}{stated[0]}, but the formula gives {axis.out}; correct it or leave it out"
+        )
     return axis

@@ -27,7 +27,9 @@ import numpy as np
 from tinytorch.conv.problem import Axis, ConvProblem
 from tinytorch.kernels.target import target, tile_shape
 
-SCRATCH_BYTES = 192 << 10  # one thread's padded copy of an image band: half of a small L2 cache leaves room for the weights
+SCRATCH_BYTES = (
+    192 << 10
+)  # one thread's padded copy of an image band: half of a small L2 cache leaves room for the weights
 
 # What a sweep kernel needs to know, as one row of a table. Sizes and strides count elements unless they say otherwise.
 SWEEP = np.dtype(
@@ -172,7 +174,9 @@ def _sweep(problem, source, sink, rows: _Taps, cols: _Taps, itemsize: int, worke
     block = vectors * target().lanes(itemsize)
     window_w = (cols.count - 1) * cols.step + max(cols.taps - 1, 0) * cols.hop + 1
     in_place = problem.groups == 1 and _inside(rows, source_h) and _inside(cols, source_w)
-    bands = _bands(problem.n, rows.count, 0 if in_place else rows.step * window_w * channels * itemsize, workers)
+    bands = _bands(
+        problem.n, rows.count, 0 if in_place else rows.step * window_w * channels * itemsize, workers
+    )
     band_rows = -(-rows.count // bands)
     kernel_w = problem.axes[-1].kernel
     whole_lines = cols.hop == 1 and cols.tap_step == 1
@@ -222,7 +226,9 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     band_rows = -(-height.out // bands)
     blocks = -(-lanes // block)
     inside = all(_inside(_forward_taps(axis), axis.size) for axis in problem.axes)
-    in_place = inside and problem.groups == 1 and line_rows % tile_rows == 0  # else the last tile reads past its rows
+    in_place = (
+        inside and problem.groups == 1 and line_rows % tile_rows == 0
+    )  # else the last tile reads past its rows
     table = np.recarray(1, GRADIENT)
     table[0] = (
         problem.n, problem.groups, -(-height.out // band_rows), band_rows, height.out, width.out, lanes,

@@ -34,7 +34,9 @@ _INDEX = ir.IntType(64)
 class _Block:
     """Vector loads, stores and masks of one tile, for one element type."""
 
-    def __init__(self, builder: ir.IRBuilder, element: ir.Type, vectors: int, width: int, lanes: ir.Value | None):
+    def __init__(
+        self, builder: ir.IRBuilder, element: ir.Type, vectors: int, width: int, lanes: ir.Value | None
+    ):
         self.builder = builder
         self.element = element
         self.vectors = vectors
@@ -52,7 +54,9 @@ class _Block:
 
     def splat(self, scalar: ir.Value, kind: ir.VectorType | None = None) -> ir.Value:
         kind = kind or self.type
-        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+        one = self.builder.insert_element(
+            ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+        )
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
 
@@ -76,7 +80,9 @@ class _Block:
         kinds = [self.type, where.type, ir.IntType(32), ir.VectorType(ir.IntType(1), self.width)]
         name = f"llvm.masked.store.v{self.width}{self._suffix}.p0"
         function = self._declare(name, ir.VoidType(), kinds)
-        self.builder.call(function, [value, where, ir.Constant(ir.IntType(32), self.bytes), self.masks[vector]])
+        self.builder.call(
+            function, [value, where, ir.Constant(ir.IntType(32), self.bytes), self.masks[vector]]
+        )
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a·b + c; one rounding where the CPU has such an instruction, two where it has not."""
@@ -105,7 +111,9 @@ def _row_pointers(builder: ir.IRBuilder, pointer: ir.Value, stride: ir.Value, ro
 
 
 @contextmanager
-def _loop(builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]) -> Iterator[tuple[ir.Value, list[ir.Value]]]:
+def _loop(
+    builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]
+) -> Iterator[tuple[ir.Value, list[ir.Value]]]:
     """``for index in range(count)`` with loop-carried values.
 
     The body receives the index and the values, and replaces the list's items with their successors; after the loop the list holds the final ones.
@@ -144,7 +152,14 @@ def _emit(builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Va
             block.store(state[r * block.vectors + v], end, v)
 
 
-def _nest(builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Value], state: list[ir.Value], loops: str) -> None:
+def _nest(
+    builder: ir.IRBuilder,
+    block: _Block,
+    rows: int,
+    args: dict[str, ir.Value],
+    state: list[ir.Value],
+    loops: str,
+) -> None:
     """Run the reduction loops named by ``loops``, outermost first; ``state`` is the sums and the two operand pointers."""
     if not loops:
         _step(builder, block, rows, args, state)
@@ -157,7 +172,9 @@ def _nest(builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Va
         values[-1] = builder.gep(b, [args[f"b_{name}"]])
 
 
-def _step(builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Value], state: list[ir.Value]) -> None:
+def _step(
+    builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Value], state: list[ir.Value]
+) -> None:
     """One rank-1 update of the register block."""
     a, b = state[-2:]
     shared = [block.load(b, v) for v in range(block.vectors)]
@@ -185,7 +202,9 @@ def _tile(typing_context, rows, vectors, masked, width, c, d, a, b, counts, lane
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         args: dict[str, ir.Value] = {}
-        for (name, fields), kind, value in zip(_FIELDS.items(), signature.args[4:9], values[4:9], strict=True):
+        for (name, fields), kind, value in zip(
+            _FIELDS.items(), signature.args[4:9], values[4:9], strict=True
+        ):
             args.update(zip(fields, cgutils.unpack_tuple(builder, value), strict=True))
             if name != "counts":
                 args[name] = context.make_array(kind[0])(context, builder, args[name]).data

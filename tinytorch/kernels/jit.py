@@ -77,7 +77,9 @@ class _Announcer(event.Listener):
         """Leave the timer: one kernel compiles in less than a second, but a first forward compiles several."""
 
     def _say(self) -> None:
-        logger.warning("tinytorch: compiling kernels for this CPU, once; they are kept on disk for the next run …")
+        logger.warning(
+            "tinytorch: compiling kernels for this CPU, once; they are kept on disk for the next run …"
+        )
 
 
 def _is_ours(event: event.Event) -> bool:

@@ -75,7 +75,12 @@ class _Lease:
         self._size = -(-size // _GRAIN) * _GRAIN
         self._block = _shelf.take(self._size)
         address = -(-self._block.ctypes.data // _ALIGNMENT) * _ALIGNMENT
-        self.__array_interface__ = {"version": 3, "shape": (self._size,), "typestr": "|u1", "data": (address, False)}
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (self._size,),
+            "typestr": "|u1",
+            "data": (address, False),
+        }
 
     def __del__(self) -> None:
         _shelf.give(self._size, self._block)

@@ -30,7 +30,9 @@ def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[0] + first, np.maximum(second - first * first, 0.0)
 
 
-def gradient_sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def gradient_sums(
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Σ dy and Σ dy · (x − mean) / std over pixels, for each channel."""
     parts = np.zeros((jit.workers(), 2, x.shape[1]))
     jit.run(_gradient_sums, dy, x, mean, parts)
@@ -43,7 +45,15 @@ def scale_shift(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.nd
     jit.run(_scale_shift, x, *(v.astype(x.dtype) for v in (mean, scale, shift)), y)
 
 
-def combine(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray, dx: np.ndarray) -> None:
+def combine(
+    dy: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    dx: np.ndarray,
+) -> None:
     """dx = a · dy + b · (x − mean) + c, channel by channel: the shape that every batch-norm gradient has."""
     jit.run(_combine, dy, x, *(v.astype(x.dtype) for v in (mean, a, b, c)), dx)
 

@@ -60,7 +60,8 @@ def _features() -> set[str]:
 _FEATURES_OF = {
     **dict.fromkeys(("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3"), {"avx2"}),
     **dict.fromkeys(
-        ("skylake-avx512", "icelake-server", "sapphirerapids", "znver4", "znver5", "x86-64-v4"), {"avx2", "avx512f"}
+        ("skylake-avx512", "icelake-server", "sapphirerapids", "znver4", "znver5", "x86-64-v4"),
+        {"avx2", "avx512f"},
     ),
 }
 

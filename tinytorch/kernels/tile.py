@@ -13,6 +13,7 @@ same contract written in vector registers by ``emit.py``.
 
 from __future__ import annotations
 
+
 def tile(rows, vectors, masked, width, c, d, a, b, counts, lanes):  # type: ignore[no-untyped-def]
     """Compute one tile of ``C = D + A · B``.
 

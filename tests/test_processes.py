@@ -1,0 +1,109 @@
+"""What can only be seen from outside a process: compiled code kept on disk, other CPUs, and Python without a compiler."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+STEP = """
+import numpy as np
+from numba.core import event
+class Counter(event.Listener):
+    compiled = 0
+    def on_start(self, e):
+        function = getattr(e.data.get("dispatcher"), "py_func", None)
+        Counter.compiled += getattr(function, "__module__", "").startswith("tinytorch.")
+    def on_end(self, e): pass
+event.register("numba:compile", Counter())
+from tinytorch import Tensor
+from tinytorch.core.spatial import SimpleCNN
+SimpleCNN()(Tensor(np.zeros((2, 3, 32, 32), np.float32))).sum().backward()
+print("compiled", Counter.compiled)
+"""
+
+CHECK = """
+import numpy as np
+from tests.conv.cases import integers, problem_of
+from tests.oracle import convolution as oracle
+from tests.oracle.convolution import Case
+from tinytorch.conv import planner
+from tinytorch.kernels.target import target
+print(target().name)
+cases = [
+    Case(1, 3, 5, (6, 7), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    Case(2, 4, 6, (5, 6), (3, 2), (2, 1), ((0, 1), (1, 0)), (1, 2), 2),
+    Case(1, 5, 19, (4, 4), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+]
+for case in cases:
+    for dtype in (np.float32, np.float64):
+        x, w, b, dy = integers(case, 0, dtype)
+        problem = problem_of(case)
+        np.testing.assert_array_equal(planner.forward(problem, x, w, b, "direct"), oracle.forward(case, x, w, b))
+        np.testing.assert_array_equal(planner.input_grad(problem, dy, w, "direct"), oracle.input_grad(case, dy, w))
+        np.testing.assert_array_equal(planner.weight_grad(problem, x, dy, "direct"), oracle.weight_grad(case, x, dy))
+print("exact")
+"""
+
+
+def run(code, cache, **environment):
+    settings = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    first = run(STEP, tmp_path)
+    assert int(first.stdout.split()[-1]) > 5
+    assert "compiling kernels for this CPU" in first.stderr
+    second = run(STEP, tmp_path)
+    assert second.stdout.split()[-1] == "0"
+    assert second.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"NUMBA_CPU_NAME": "haswell"}, "AVX2"),
+        ({"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}, "generic 128-bit"),
+        ({"NUMBA_DISABLE_JIT": "1"}, ""),
+        ({"NUMBA_THREADING_LAYER": "workqueue"}, ""),
+        ({"NUMBA_NUM_THREADS": "1"}, ""),
+    ],
+)
+def test_other_cpus_and_modes_are_exact(tmp_path, environment, name):
+    import platform
+
+    if "NUMBA_CPU_NAME" in environment and platform.machine() != "x86_64":
+        pytest.skip("names an x86 CPU")
+    lines = run(CHECK, tmp_path, **environment).stdout.split("\n")
+    assert lines[1] == "exact" and name in lines[0]
+
+
+def test_workqueue_survives_two_threads_at_once(tmp_path):
+    code = """
+import threading, numpy as np
+from tinytorch import Tensor, no_grad
+from tinytorch.core.spatial import SimpleCNN
+model, x = SimpleCNN(), Tensor(np.ones((4, 3, 32, 32), np.float32))
+expected = model(x).data
+def work():
+    for _ in range(30):
+        with no_grad():
+            assert np.array_equal(model(x).data, expected)
+threads = [threading.Thread(target=work) for _ in range(3)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print("survived")
+"""
+    assert run(code, tmp_path, NUMBA_THREADING_LAYER="workqueue").stdout == "survived\n"
+
+
+def test_import_is_light(tmp_path):
+    code = "import sys, tinytorch; print(sorted({'torch', 'matplotlib', 'typer', 'rich', 'PIL', 'pooch', 'pandas'} & set(sys.modules)))"
+    assert run(code, tmp_path).stdout == "[]\n"

@@ -1,0 +1,53 @@
+"""tinytorch: the CNN engine you can read.
+
+A convolution is seven plain loops (``tinytorch/conv/loops.py``), and the same layer runs at the speed of the machine
+(``tinytorch/conv/direct.py``). Names only here; every one has its home in ``tinytorch.core`` or ``tinytorch.conv``.
+"""
+
+from tinytorch import nn, optim
+from tinytorch.conv.planner import plan, use_algorithm
+from tinytorch.conv.problem import ConvProblem
+from tinytorch.core.autograd import enable_grad, is_grad_enabled, no_grad
+from tinytorch.core.creation import (
+    arange,
+    eye,
+    full,
+    ones,
+    ones_like,
+    rand,
+    randint,
+    randn,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from tinytorch.core.random import manual_seed
+from tinytorch.core.tensor import Tensor, cat, stack
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvProblem",
+    "Tensor",
+    "arange",
+    "cat",
+    "enable_grad",
+    "eye",
+    "full",
+    "is_grad_enabled",
+    "manual_seed",
+    "nn",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "optim",
+    "plan",
+    "rand",
+    "randint",
+    "randn",
+    "stack",
+    "tensor",
+    "use_algorithm",
+    "zeros",
+    "zeros_like",
+]

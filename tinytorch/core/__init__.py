@@ -1,0 +1,1 @@
+"""The course's own names: tensors, autograd, layers, losses, optimizers, data loading and training."""
