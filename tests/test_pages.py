@@ -100,9 +100,7 @@ def test_batch_norm_logic_of_the_slides():
     np.testing.assert_allclose(norm(x).data, out, atol=1e-5)
     np.testing.assert_allclose(norm.running_mean.data, running_mean, rtol=1e-5)
     norm.eval()
-    frozen = (x.data - norm.running_mean.data[:, None, None]) / np.sqrt(
-        norm.running_var.data[:, None, None] + norm.eps
-    )
+    frozen = (x.data - norm.running_mean.data[:, None, None]) / np.sqrt(norm.running_var.data[:, None, None] + norm.eps)
     np.testing.assert_allclose(norm(x).data, frozen, atol=1e-4)
 
 
@@ -133,9 +131,7 @@ def test_simple_cnn_of_the_slides_learns_below_the_flatten():
 
 
 class PageConv2d(nn.Module):
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -151,7 +147,7 @@ class PageConv2d(nn.Module):
 
 
 class PageMaxPool2d(nn.Module):
-    def __init__(self, kernel_size: int, stride: int = None):
+    def __init__(self, kernel_size: int, stride: int = None):  # noqa: RUF013  as printed
         super().__init__()
         self.kernel_size = kernel_size
         self.stride = stride if stride else kernel_size
@@ -306,9 +302,7 @@ def test_padding_does_not_give_edge_pixels_as_many_windows():
 
 
 def test_a_missing_batch_dimension_is_refused():
-    with pytest.raises(
-        ValueError, match=r"Expected 4D input \(batch, channels, height, width\), got \(3, 224, 224\)"
-    ):
+    with pytest.raises(ValueError, match=r"Expected 4D input \(batch, channels, height, width\), got \(3, 224, 224\)"):
         Conv2d(3, 64, 3)(Tensor(image_batch[0]))
 
 

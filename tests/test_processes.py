@@ -1,4 +1,6 @@
-"""What can only be seen from outside a process: compiled code kept on disk, other CPUs, and Python without a compiler."""
+"""What can only be seen from outside a process: compiled code kept on disk, other CPUs, and Python without a
+compiler.
+"""
 
 import os
 import subprocess
@@ -51,9 +53,7 @@ print("exact")
 
 def run(code, cache, **environment):
     settings = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done
 

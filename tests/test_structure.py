@@ -9,9 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tinytorch"
 STOREYS = ["kernels", "conv", "core", ("nn", "optim"), "models", ("datasets", "io"), "cli"]
 LEVEL = {
-    room: level
-    for level, storey in enumerate(STOREYS)
-    for room in ([storey] if isinstance(storey, str) else storey)
+    room: level for level, storey in enumerate(STOREYS) for room in ([storey] if isinstance(storey, str) else storey)
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -67,9 +65,7 @@ def test_each_noun_has_its_room():
 def test_nn_and_optim_only_re_export():
     for path in [*PACKAGE.glob("nn/*.py"), *PACKAGE.glob("optim/*.py")]:
         body = ast.parse(path.read_text()).body
-        assert all(isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.Expr) for node in body), (
-            path
-        )
+        assert all(isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.Expr) for node in body), path
 
 
 def test_no_pickle_anywhere():

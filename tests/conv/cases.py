@@ -1,4 +1,6 @@
-"""Convolutions to try: strategies for hypothesis, and conversions between the oracle's cases and the library's problems."""
+"""Convolutions to try: strategies for hypothesis, and conversions between the oracle's cases and the library's
+problems.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from tinytorch.conv.problem import ConvProblem
 
 @st.composite
 def cases(draw, max_dims: int = 2, max_pixels: int = 17) -> Case:
-    """Any convolution that has an output: uneven padding, stride beyond the kernel, dilation beyond the image, groups, prime sizes."""
+    """Any convolution that has an output: uneven padding, stride beyond the kernel, dilation beyond the image,
+    groups, prime sizes.
+    """
     dims = draw(st.integers(1, max_dims))
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
     limit = max_pixels if dims < 3 else 5
@@ -31,9 +35,7 @@ def cases(draw, max_dims: int = 2, max_pixels: int = 17) -> Case:
 
 
 def problem_of(case: Case) -> ConvProblem:
-    return ConvProblem.of(
-        case.input_shape, case.weight_shape, case.stride, case.padding, case.dilation, case.groups
-    )
+    return ConvProblem.of(case.input_shape, case.weight_shape, case.stride, case.padding, case.dilation, case.groups)
 
 
 def integers(case: Case, seed: int, dtype) -> tuple[np.ndarray, ...]:

@@ -48,9 +48,7 @@ def test_loops_are_exact_on_integers(case, dtype, seed):
 
 
 def square(n, ci, co, size, kernel, stride=1, pad=0, dilation=1, groups=1) -> Case:
-    return Case(
-        n, ci, co, (size,) * 2, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, groups
-    )
+    return Case(n, ci, co, (size,) * 2, (kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, groups)
 
 
 CORNERS = {
@@ -86,9 +84,7 @@ def test_corner_is_exact(name, algorithm):
 def test_real_numbers_agree_with_oracle(algorithm, dtype, tolerance):
     case = square(2, 24, 40, 15, 3, stride=2, pad=1)
     rng = np.random.default_rng(0)
-    x, w, dy = (
-        rng.standard_normal(s).astype(dtype) for s in (case.input_shape, case.weight_shape, case.output_shape)
-    )
+    x, w, dy = (rng.standard_normal(s).astype(dtype) for s in (case.input_shape, case.weight_shape, case.output_shape))
     problem = problem_of(case)
     pairs = [
         (planner.forward(problem, x, w, None, algorithm), oracle.forward(case, x, w)),
@@ -102,7 +98,9 @@ def test_real_numbers_agree_with_oracle(algorithm, dtype, tolerance):
 @FEW
 @given(cases(), st.integers(0, 1000))
 def test_gradients_are_adjoint(case, seed):
-    """⟨dy, conv(x, w)⟩ = ⟨input_grad(dy, w), x⟩ = ⟨weight_grad(x, dy), w⟩, since a convolution is linear in each operand."""
+    """⟨dy, conv(x, w)⟩ = ⟨input_grad(dy, w), x⟩ = ⟨weight_grad(x, dy), w⟩, since a convolution is linear in each
+    operand.
+    """
     problem = problem_of(case)
     x, w, _, dy = integers(case, seed, np.float64)
     inner = (dy * planner.forward(problem, x, w)).sum()
@@ -147,8 +145,7 @@ def test_same_inputs_give_the_same_bits():
     case = square(5, 16, 33, 19, 3, pad=1)
     rng = np.random.default_rng(0)
     x, w, dy = (
-        rng.standard_normal(s).astype(np.float32)
-        for s in (case.input_shape, case.weight_shape, case.output_shape)
+        rng.standard_normal(s).astype(np.float32) for s in (case.input_shape, case.weight_shape, case.output_shape)
     )
     problem = problem_of(case)
     for compute in (
@@ -189,9 +186,7 @@ def test_nan_and_infinity_travel():
     problem = planner.ConvProblem.of(x.shape, w.shape)
     for algorithm in ("direct", "im2col", "loops"):
         y = planner.forward(problem, x, w, None, algorithm)
-        assert (
-            np.isnan(y[:, :, 0, 0]).all() and np.isposinf(y[:, :, 2, 2]).all() and (y[:, :, 0, 2] == 0).all()
-        )
+        assert np.isnan(y[:, :, 0, 0]).all() and np.isposinf(y[:, :, 2, 2]).all() and (y[:, :, 0, 2] == 0).all()
 
 
 def test_refusals_name_a_reason():

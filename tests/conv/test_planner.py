@@ -29,9 +29,7 @@ def test_named_algorithm_runs():
 
 
 def test_named_algorithm_that_refuses_is_an_error():
-    with pytest.raises(
-        ValueError, match=r"algorithm 'loops' refuses the forward of .*not 3; use one of \['im2col'\]"
-    ):
+    with pytest.raises(ValueError, match=r"algorithm 'loops' refuses the forward of .*not 3; use one of \['im2col'\]"):
         planner.plan(DEEP, "forward", "loops")
 
 

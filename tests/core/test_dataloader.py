@@ -22,9 +22,7 @@ from tinytorch.core.tensor import Tensor
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 6), dtype=np.uint8)
 LABELS = np.arange(23, dtype=np.uint8)
-AUGMENT = Compose(
-    [RandomCrop((8, 6), 2), RandomHorizontalFlip(), Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.1])]
-)
+AUGMENT = Compose([RandomCrop((8, 6), 2), RandomHorizontalFlip(), Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.1])])
 
 
 class Squares(Dataset):

@@ -194,9 +194,7 @@ def test_cross_entropy_with_nothing_to_count_is_nan_as_torch():
 def test_labels_of_any_integer_type(dtype):
     x = Tensor(np.array([[0.0, 1.0], [2.0, 0.0]]))
     labels = Tensor(np.array([1, 0], dtype))
-    np.testing.assert_allclose(
-        F.cross_entropy(x, labels).item(), (np.log1p(np.exp(-1)) + np.log1p(np.exp(-2))) / 2
-    )
+    np.testing.assert_allclose(F.cross_entropy(x, labels).item(), (np.log1p(np.exp(-1)) + np.log1p(np.exp(-2))) / 2)
 
 
 def test_one_hot():

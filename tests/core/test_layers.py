@@ -151,9 +151,7 @@ def test_load_state_dict_round_trip_in_place():
 
 def test_load_state_dict_keeps_the_dtype_and_takes_tensors():
     net = Net().double()
-    net.load_state_dict(
-        {name: Tensor(value.astype(np.float32)) for name, value in Net().state_dict().items()}
-    )
+    net.load_state_dict({name: Tensor(value.astype(np.float32)) for name, value in Net().state_dict().items()})
     assert net.scale.dtype == np.float64
 
 

@@ -1,4 +1,6 @@
-"""Convolution, pooling and batch normalisation as tensors and layers: against PyTorch, by finite differences, and when misused."""
+"""Convolution, pooling and batch normalisation as tensors and layers: against PyTorch, by finite differences, and
+when misused.
+"""
 
 import re
 import threading
@@ -48,9 +50,7 @@ def test_conv2d_as_torch(convolution, dtype, with_bias):
     x_shape, w_shape, options = convolution
     arrays = [normal(*x_shape, dtype=dtype), normal(*w_shape, dtype=dtype)]
     arrays += [normal(w_shape[0], dtype=dtype)] if with_bias else []
-    compare(
-        lambda *t: ops.conv2d(*t, **options), lambda *t: torch.nn.functional.conv2d(*t, **options), *arrays
-    )
+    compare(lambda *t: ops.conv2d(*t, **options), lambda *t: torch.nn.functional.conv2d(*t, **options), *arrays)
 
 
 @st.composite
@@ -68,9 +68,7 @@ def test_pooling_as_torch(pooling, dtype, name):
     torch = pytest.importorskip("torch")
     shape, *window = pooling
     theirs = getattr(torch.nn.functional, name)
-    compare(
-        lambda x: getattr(ops, name)(x, *window), lambda x: theirs(x, *window), normal(*shape, dtype=dtype)
-    )
+    compare(lambda x: getattr(ops, name)(x, *window), lambda x: theirs(x, *window), normal(*shape, dtype=dtype))
 
 
 @TRIALS

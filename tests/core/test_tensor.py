@@ -336,9 +336,7 @@ SCALARS = [2, 2.5, True, np.float64(2.5), np.float32(2.5), np.int64(2)]
 
 
 @pytest.mark.parametrize("scalar", SCALARS)
-@pytest.mark.parametrize(
-    "f", [lambda x, s: x + s, lambda x, s: s * x, lambda x, s: x / s, lambda x, s: s - x]
-)
+@pytest.mark.parametrize("f", [lambda x, s: x + s, lambda x, s: s * x, lambda x, s: x / s, lambda x, s: s - x])
 def test_numbers_never_promote(f, scalar):
     for dtype in DTYPES:
         for shape in ((), (3,)):

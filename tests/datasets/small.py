@@ -20,9 +20,7 @@ CIFAR_NAMES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 
 
 def idx_bytes(array: np.ndarray, element_type: int = 8) -> bytes:
-    header = struct.pack(">BBBB", 0, 0, element_type, array.ndim) + struct.pack(
-        f">{array.ndim}I", *array.shape
-    )
+    header = struct.pack(">BBBB", 0, 0, element_type, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
     return header + array.astype(np.uint8).tobytes()
 
 
@@ -46,16 +44,12 @@ def write_mnist(folder: Path, spelling: str = "{}", zipped: bool = False) -> dic
 
 def cifar_batches() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(1)
-    return {
-        name: (rng.integers(0, 256, (RECORDS, 3, 32, 32)), rng.integers(0, 10, RECORDS))
-        for name in CIFAR_NAMES
-    }
+    return {name: (rng.integers(0, 256, (RECORDS, 3, 32, 32)), rng.integers(0, 10, RECORDS)) for name in CIFAR_NAMES}
 
 
 def batch_bytes(images: np.ndarray, labels: np.ndarray) -> bytes:
     return b"".join(
-        struct.pack("B", label) + bytes(image.ravel().tolist())
-        for image, label in zip(images, labels, strict=True)
+        struct.pack("B", label) + bytes(image.ravel().tolist()) for image, label in zip(images, labels, strict=True)
     )
 
 

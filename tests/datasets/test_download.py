@@ -105,9 +105,7 @@ def test_offline_says_which_files_to_put_where(monkeypatch):
     with pytest.raises(OSError, match=r"could not download a\.gz for mnist") as caught:
         download.fetch("mnist", {"a.gz": DIGEST, "b.gz": DIGEST}, MIRRORS)
     message = str(caught.value)
-    assert re.search(
-        "first.example/: ConnectionError, no route.*second.example/: ConnectionError, no route", message
-    )
+    assert re.search("first.example/: ConnectionError, no route.*second.example/: ConnectionError, no route", message)
     assert "Without a network, put a.gz, b.gz in a folder and name it with data_dir" in message
     assert "--data-dir" in message
     assert len(message) < 600

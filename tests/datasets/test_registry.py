@@ -87,9 +87,7 @@ def test_home_folder_is_expanded(tmp_path, cache, monkeypatch):
 
 
 def test_download_forbidden_reads_the_cache(cache):
-    with pytest.raises(
-        FileNotFoundError, match=re.escape(f"mnist is not in {cache / 'mnist'}: missing train-")
-    ):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"mnist is not in {cache / 'mnist'}: missing train-")):
         datasets.load("mnist", download=False)
     small.write_mnist(cache / "mnist", "{}.gz", zipped=True)
     assert len(datasets.load("mnist", download=False).train_images) == small.TRAIN

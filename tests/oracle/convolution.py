@@ -39,9 +39,7 @@ class Case:
         ):
             last_tap = (kernel - 1) * dilation
             sizes.append(
-                sum(
-                    1 for start in range(0, size + low + high, stride) if start + last_tap < size + low + high
-                )
+                sum(1 for start in range(0, size + low + high, stride) if start + last_tap < size + low + high)
             )
         return tuple(sizes)
 
@@ -79,9 +77,7 @@ def forward(case: Case, x, w, b=None):
 def input_grad(case: Case, dy, w):
     parts = []
     for dyg, wg in zip(_by_group(dy, case.groups, 1), _by_group(w, case.groups, 0), strict=True):
-        padded = np.zeros(
-            (case.n, wg.shape[1], *(s + sum(p) for s, p in zip(case.size, case.padding, strict=True)))
-        )
+        padded = np.zeros((case.n, wg.shape[1], *(s + sum(p) for s, p in zip(case.size, case.padding, strict=True))))
         for tap, window in _tap_slices(case):
             padded[window] += np.einsum("no...,oc->nc...", dyg, wg[(slice(None), slice(None), *tap)])
         parts.append(padded)

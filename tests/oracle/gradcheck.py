@@ -7,9 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 
-def numeric_gradients(
-    function: Callable[..., float], arrays: list[np.ndarray], step: float = 1e-6
-) -> list[np.ndarray]:
+def numeric_gradients(function: Callable[..., float], arrays: list[np.ndarray], step: float = 1e-6) -> list[np.ndarray]:
     """Gradient of a function of float64 arrays that returns one number, with respect to each array."""
     gradients = []
     for k, array in enumerate(arrays):

@@ -1,21 +1,23 @@
 """The fast convolution: the register tile, walked over the images by the tables of ``walk.py``.
 
-A thread takes a band of rows of one image, copies what its windows read, with the padding around it, into a scratch that stays in its L2
-cache, and sweeps the tile over it: for each block of output channels, row by row, a tile of pixels at a time. An image without padding is
-read where it lies. Nothing is blocked further: weights stream from L2, sums live in registers.
+A thread takes a band of rows of one image, copies what its windows read, with the padding around it, into a scratch
+that stays in its L2 cache, and sweeps the tile over it: for each block of output channels, row by row, a tile of
+pixels at a time. An image without padding is read where it lies. Nothing is blocked further: weights stream from L2,
+sums live in registers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import prange
 
 from tinytorch.conv import walk
-from tinytorch.conv.pack import channels_last, empty_channels_last, lane_blocks, pixels, taps_in_line
+from tinytorch.conv.pack import channels_last, empty_channels_last, lane_blocks, pixels, taps_in_line, turned_blocks
 from tinytorch.conv.problem import ConvProblem, Direction
 from tinytorch.kernels import jit, memory
 from tinytorch.kernels.emit import DIGEST
@@ -32,13 +34,13 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(
-    problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
-) -> np.ndarray:
+def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """Output (n, co, …) of input (n, ci, …) and weight (co, ci/g, …)."""
     y = empty_channels_last(problem.output_shape, x.dtype)
     walks = walk.forward(problem, x.itemsize, jit.workers())
-    _sweep(problem.groups, walks, channels_last(x), taps_in_line(weight), bias, y)
+    by_tap = taps_in_line(weight)
+    start = None if bias is None else np.ascontiguousarray(bias)[None, None]
+    _sweep(problem.groups, walks, channels_last(x), (lane_blocks, by_tap), start, y)
     return y
 
 
@@ -46,28 +48,30 @@ def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.n
     """Gradient of the input: the output gradient convolved with the kernel turned by 180°."""
     dx = empty_channels_last(problem.input_shape, dy.dtype)
     walks = walk.input_grad(problem, dy.itemsize, jit.workers())
-    turned = taps_in_line(weight)[::-1]
-    if (
-        problem.groups > 1
-    ):  # side by side, the groups' rows of output channels make the lanes of the input channels
-        turned = np.concatenate(np.split(turned, problem.groups, axis=2), axis=1)
-    _sweep(problem.groups, walks, channels_last(dy), turned.swapaxes(1, 2), None, dx)
+    by_tap = taps_in_line(weight)
+    _sweep(problem.groups, walks, channels_last(dy), (turned_blocks, by_tap), None, dx)
     return dx
 
 
 def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Gradient of the weight; where threads share the images, their sums are added in order."""
     plan = walk.weight_grad(problem, dy.itemsize, jit.workers())
-    t = plan.table[0]
-    sums = memory.zeros((t.shares, t.groups, t.kernel_h * t.lines, t.padded_rows, t.padded_lanes), dy.dtype)
+    sums = memory.zeros(plan.sums, dy.dtype)
     scratch = memory.empty((jit.workers(), plan.scratch), dy.dtype)
     kernel = gradient_kernel(plan.rows, plan.vectors, plan.masked, target().lanes(dy.itemsize))
     jit.run(kernel, _flat(channels_last(x)), _flat(channels_last(dy)), sums, scratch, plan.table)
-    total = sums[0] if t.shares == 1 else sums.sum(axis=0)
-    by_tap = total[:, :, : t.line_rows, : t.lanes].reshape(
-        problem.groups, *problem.weight_shape[2:], problem.weight_shape[1], t.lanes
-    )
-    joined = np.moveaxis(by_tap, 0, -2).reshape(*by_tap.shape[1:-1], problem.co)
+    return _weight_from(problem, sums[0] if len(sums) == 1 else sums.sum(axis=0))
+
+
+def _weight_from(problem: ConvProblem, sums: np.ndarray) -> np.ndarray:
+    """Cut the filling off (g, kh · lines, tap rows, lanes) and give it the shape of the weight, its memory lanes
+    last.
+    """
+    _, depth, *kernel = problem.weight_shape
+    lanes = problem.co // problem.groups
+    line_rows = math.prod(kernel) * depth // sums.shape[1]
+    by_tap = sums[:, :, :line_rows, :lanes].reshape(problem.groups, *kernel, depth, lanes)
+    joined = np.moveaxis(by_tap, 0, -2).reshape(*kernel, depth, problem.co)
     return np.moveaxis(joined, (-1, -2), (0, 1))
 
 
@@ -75,22 +79,19 @@ def _sweep(
     groups: int,
     walks: tuple[walk.Walk, ...],
     source: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None,
+    weight: tuple[Callable[[np.ndarray, int, int], np.ndarray], np.ndarray],
+    start: np.ndarray | None,
     out: np.ndarray,
 ) -> None:
-    """Sweep each walk over ``source`` into ``out``; ``weight`` is (taps, channels read in a group, channels written)."""
+    """Sweep each walk over ``source`` into ``out``; ``weight`` is a way to pack, and what to pack."""
+    pack, by_tap = weight
     width = target().lanes(source.itemsize)
     packed: dict[int, np.ndarray] = {}
     for plan in walks:
         block = plan.vectors * width
         if block not in packed:
-            packed[block] = lane_blocks(weight, block, groups)
-        starts = (
-            np.zeros(plan.start_lanes, source.dtype)
-            if bias is None
-            else lane_blocks(bias[None, None], block, groups)
-        )
+            packed[block] = pack(by_tap, block, groups)
+        starts = np.zeros(plan.sums, source.dtype) if start is None else lane_blocks(start, block, groups)
         scratch = memory.empty((jit.workers(), max(plan.scratch, 1)), source.dtype)
         kernel = sweep_kernel(plan.rows, plan.vectors, plan.masked, width)
         jit.run(kernel, _flat(source), packed[block], starts, _flat(out), scratch, plan.table)
@@ -103,7 +104,9 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 @jit.serial
 def _copy_window(source, image_at, t, group, row, window_h, window_w, scratch):  # type: ignore[no-untyped-def]
-    """Copy ``window_h × window_w`` pixels of one group's channels, from source row ``row`` and column ``t.left``; outside the image is 0."""
+    """Copy ``window_h × window_w`` pixels of one group's channels, from source row ``row`` and column ``t.left``;
+    outside the image is 0.
+    """
     line = window_w * t.channels
     first = min(max(0, -t.left), window_w)
     last = max(first, min(window_w, t.source_w - t.left))
@@ -124,7 +127,7 @@ def _copy_window(source, image_at, t, group, row, window_h, window_w, scratch): 
             scratch[here : here + t.channels] = source[at + w * t.source_c : at + w * t.source_c + t.channels]
 
 
-@lru_cache(maxsize=None)
+@cache
 def sweep_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Callable[..., Any]:
     """The compiled loops around one tile size, for forward and input_grad."""
     block = vectors * width
@@ -158,9 +161,7 @@ def sweep_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Calla
                     for row in range(band_rows):
                         for edge in range(0, t.cols, tile_rows):
                             col = min(edge, t.cols - tile_rows)  # the last tile overlaps its neighbour
-                            out_at = (
-                                image * t.out_image + t.out_at + (row0 + row) * t.out_row + col * t.out_col
-                            )
+                            out_at = image * t.out_image + t.out_at + (row0 + row) * t.out_row + col * t.out_col
                             tile(
                                 tile_rows, vectors, masked, width,
                                 (out, out_at + group * t.lanes + b * block, t.out_col),
@@ -174,7 +175,7 @@ def sweep_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Calla
     return sweep
 
 
-@lru_cache(maxsize=None)
+@cache
 def gradient_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Callable[..., Any]:
     """The compiled loops around one tile size, for weight_grad."""
     block = vectors * width
@@ -206,9 +207,7 @@ def gradient_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Ca
                     area, origin = source, image_at + (t.top + row0 * t.step_h) * line + t.left * t.channels
                 else:
                     area, origin = scratch[worker], 0
-                    _copy_window(
-                        source, image_at, t, group, t.top + row0 * t.step_h, window_h, window_w, area
-                    )
+                    _copy_window(source, image_at, t, group, t.top + row0 * t.step_h, window_h, window_w, area)
                 dy_at = (image * t.rows + row0) * t.cols * dy_pixel + group * t.lanes
                 for b in range(first_block, last_block):
                     for tap in range(t.kernel_h * t.lines):

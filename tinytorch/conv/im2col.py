@@ -1,10 +1,11 @@
 """The step between the loops and the fast kernels: copy every window into a row, then multiply matrices.
 
-A window of kh·kw·ci pixels becomes one row of a matrix with n·ho·wo rows ("image to columns", transposed because channels come
-last here). The convolution is then a product with the (kh·kw·ci) × co weight matrix, which a BLAS library runs near the
-machine's peak. The price is memory: a 3×3 window copies every pixel nine times.
+A window of kh·kw·ci pixels becomes one row of a matrix with n·ho·wo rows ("image to columns", transposed because
+channels come last here). The convolution is then a product with the (kh·kw·ci) × co weight matrix, which a BLAS
+library runs near the machine's peak. The price is memory: a 3×3 window copies every pixel nine times.
 
-Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for Document Processing", 2006.
+Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for Document Processing",
+2006.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(
-    problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
-) -> np.ndarray:
+def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """Output (n, co, …) of input (n, ci, …) and weight (co, ci/g, …): gather, then multiply."""
     y = columns(problem, x) @ _matrices(problem, weight)
     if bias is not None:
@@ -63,8 +62,9 @@ def scatter(problem: ConvProblem, rows: np.ndarray) -> np.ndarray:
     windows = _windows(problem, padded)
     kernel = tuple(axis.kernel for axis in problem.axes)
     parts = np.moveaxis(rows.reshape(problem.groups, *windows.shape[:-2], -1), 0, -2)
+    every = (slice(None),) * (1 + problem.dims)
     for tap in itertools.product(*map(range, kernel)):  # within one tap no two windows share a pixel
-        windows[:, *(slice(None),) * problem.dims, *tap] += parts[:, *(slice(None),) * problem.dims, *tap]
+        windows[every + tap] += parts[every + tap]
     inner = tuple(slice(axis.before, axis.before + axis.size) for axis in problem.axes)
     return channels_last(np.moveaxis(padded[:, *inner], -1, 1))
 
@@ -76,7 +76,9 @@ def _padded(problem: ConvProblem, x: np.ndarray) -> np.ndarray:
 
 
 def _windows(problem: ConvProblem, padded: np.ndarray) -> np.ndarray:
-    """View of a padded (n, …, ci) array as (n, ho, wo, kh, kw, g, ci/g); a pixel appears in every window that covers it."""
+    """View of a padded (n, …, ci) array as (n, ho, wo, kh, kw, g, ci/g); a pixel appears in every window that covers
+    it.
+    """
     per_group = problem.ci // problem.groups
     batch, *spatial, channel = padded.strides
     steps = [s * axis.stride for s, axis in zip(spatial, problem.axes, strict=True)]

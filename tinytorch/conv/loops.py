@@ -1,8 +1,8 @@
 """The definition: a convolution as seven nested loops, in plain Python.
 
-Every multiply-accumulate is one line that can be pointed at. Nothing here is fast, and nothing is meant to be: the other algorithms are
-checked against these loops. The two gradients are the same seven loops; only the line in the middle changes, because
-``y += x · w`` sends ``dy · w`` back to ``x`` and ``dy · x`` back to ``w``.
+Every multiply-accumulate is one line that can be pointed at. Nothing here is fast, and nothing is meant to be: the
+other algorithms are checked against these loops. The two gradients are the same seven loops; only the line in the
+middle changes, because ``y += x · w`` sends ``dy · w`` back to ``x`` and ``dy · x`` back to ``w``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(
-    problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
-) -> np.ndarray:
+def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """Output (n, co, ho, wo) of input (n, ci, hi, wi) and weight (co, ci/g, kh, kw)."""
     padded_input, weight_4d = _padded(problem, x), _as_2d(weight)
     output = np.zeros(_shape_2d(problem.output_shape), x.dtype)
@@ -56,9 +54,7 @@ def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.n
     dy_4d, weight_4d = _as_2d(dy), _as_2d(weight)
     padded = np.zeros(_padded_shape(problem), dy.dtype)
     for (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), (in_h, in_w) in _visits(problem):
-        padded[b, first_ch + in_ch, in_h, in_w] += (
-            dy_4d[b, out_ch, out_h, out_w] * weight_4d[out_ch, in_ch, k_h, k_w]
-        )
+        padded[b, first_ch + in_ch, in_h, in_w] += dy_4d[b, out_ch, out_h, out_w] * weight_4d[out_ch, in_ch, k_h, k_w]
     inner = tuple(slice(axis.before, axis.before + axis.size) for axis in problem.axes)
     return channels_last(padded.reshape(padded.shape[:2] + padded.shape[4 - problem.dims :])[:, :, *inner])
 
@@ -78,7 +74,9 @@ _Visit = tuple[tuple[int, int, int, int], tuple[int, int, int, int], tuple[int, 
 
 
 def _visits(problem: ConvProblem) -> Iterator[_Visit]:
-    """The seven loops of ``forward``: output element, tap (first channel of the group, channel, row, column), padded input pixel."""
+    """The seven loops of ``forward``: output element, tap (first channel of the group, channel, row, column), padded
+    input pixel.
+    """
     batch_size, out_channels, out_height, out_width = _shape_2d(problem.output_shape)
     _, in_channels, kernel_h, kernel_w = _shape_2d(problem.weight_shape)
     (stride_h, dilation_h), (stride_w, dilation_w) = _steps(problem)

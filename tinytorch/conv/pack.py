@@ -1,8 +1,9 @@
 """Memory layouts: where the channels of an image and the taps of a weight lie.
 
-Images have shape (n, c, h, w) as everywhere in the library, but their memory runs n, h, w, c: all channels of one pixel are neighbours
-("channels last"), which is the order in which a convolution reads them. NumPy expresses that by strides, at no cost.
-Weights have shape (co, ci, kh, kw), and their memory runs kh, kw, ci, co ("lanes last"): the output channels, which fill a vector, are neighbours.
+Images have shape (n, c, h, w) as everywhere in the library, but their memory runs n, h, w, c: all channels of one
+pixel are neighbours ("channels last"), which is the order in which a convolution reads them. NumPy expresses that by
+strides, at no cost. Weights have shape (co, ci, kh, kw), and their memory runs kh, kw, ci, co ("lanes last"): the
+output channels, which fill a vector, are neighbours.
 """
 
 from __future__ import annotations
@@ -48,45 +49,61 @@ def lanes_last(weight: np.ndarray) -> np.ndarray:
 
 
 def taps_in_line(weight: np.ndarray) -> np.ndarray:
-    """View of (co, ci, …) weights as (taps, ci, co), the taps of all spatial dimensions in one line."""
-    spatial = int(np.prod(weight.shape[2:]))
+    """Weights (co, ci, …) as (taps, ci, co), contiguous; a view if they are lanes last."""
     by_tap = taps(weight)
-    if by_tap.flags.c_contiguous:
-        return by_tap.reshape(spatial, *by_tap.shape[-2:])
-    return weight.reshape(*weight.shape[:2], spatial).transpose(2, 1, 0)
+    return np.ascontiguousarray(by_tap.reshape(-1, *by_tap.shape[-2:]))
 
 
-def lane_blocks(rows: np.ndarray, lanes: int, groups: int = 1) -> np.ndarray:
-    """Cut the last axis into blocks of ``lanes``, filled up with zeros, and put the blocks in front.
+def lane_blocks(weight: np.ndarray, lanes: int, groups: int) -> np.ndarray:
+    """Weights (taps, ci/g, co) in blocks of ``lanes`` output channels, as a forward convolution reads them.
 
-    (taps, k, c) becomes one line of (g, ⌈c/g / lanes⌉, taps, k, lanes): what one tile reads is then contiguous, and a tile never reads past the end.
+    One line of (g, ⌈co/g / lanes⌉, taps, ci/g, lanes), filled up with zeros: what one tile reads is contiguous, and it
+    never reads past the end.
     """
-    per_group = rows.shape[-1] // groups
-    blocks = -(-per_group // lanes)
-    packed = memory.empty((groups * blocks, *rows.shape[:-1], lanes), rows.dtype)
-    jit.run(_lane_blocks, rows, packed, per_group)
+    spatial, depth, channels = weight.shape
+    packed = _blocks(channels // groups, lanes, groups, (spatial, depth), weight.dtype)
+    jit.run(_lane_blocks, weight, packed, groups)
     return packed.reshape(-1)
 
 
+def turned_blocks(weight: np.ndarray, lanes: int, groups: int) -> np.ndarray:
+    """The same weights in blocks of ``lanes`` input channels, the taps turned by 180°, as an input gradient reads them.
+
+    One line of (g, ⌈ci/g / lanes⌉, taps, co/g, lanes).
+    """
+    spatial, depth, channels = weight.shape
+    packed = _blocks(depth, lanes, groups, (spatial, channels // groups), weight.dtype)
+    jit.run(_turned_blocks, weight, packed, groups)
+    return packed.reshape(-1)
+
+
+def _blocks(per_group: int, lanes: int, groups: int, inner: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    make = memory.zeros if per_group % lanes else memory.empty
+    return make((groups * -(-per_group // lanes), *inner, lanes), dtype)
+
+
 @jit.parallel
-def _lane_blocks(rows, packed, per_group):  # type: ignore[no-untyped-def]
-    blocks, taps, depth, lanes = packed.shape
+def _lane_blocks(weight, packed, groups):  # type: ignore[no-untyped-def]
+    blocks, spatial, depth, lanes = packed.shape
+    per_group, blocks_of_group = weight.shape[2] // groups, blocks // groups
     for b in prange(blocks):
-        group, block = b // -(-per_group // lanes), b % -(-per_group // lanes)
-        first = group * per_group + block * lanes
-        count = min(lanes, (group + 1) * per_group - first)
-        for tap in range(taps):
-            for start in range(
-                0, depth, 16
-            ):  # squares of 16 × lanes stay in L1 whichever way the source is laid out
-                stop = min(start + 16, depth)
-                if count < lanes:
-                    packed[b, tap, start:stop] = 0
-                if rows.strides[1] < rows.strides[2]:
-                    for lane in range(count):
-                        for k in range(start, stop):
-                            packed[b, tap, k, lane] = rows[tap, k, first + lane]
-                else:
-                    for k in range(start, stop):
-                        for lane in range(count):
-                            packed[b, tap, k, lane] = rows[tap, k, first + lane]
+        start = b % blocks_of_group * lanes
+        first, count = b // blocks_of_group * per_group + start, min(lanes, per_group - start)
+        for tap in range(spatial):
+            for k in range(depth):
+                packed[b, tap, k, :count] = weight[tap, k, first : first + count]
+
+
+@jit.parallel
+def _turned_blocks(weight, packed, groups):  # type: ignore[no-untyped-def]
+    blocks, spatial, depth, lanes = packed.shape
+    blocks_of_group = blocks // groups
+    for b in prange(blocks):
+        group, first = b // blocks_of_group, b % blocks_of_group * lanes
+        count = min(lanes, weight.shape[1] - first)
+        for tap in range(spatial):
+            for start in range(0, depth, 16):  # squares of 16 × lanes stay in L1 while they are transposed
+                for lane in range(count):
+                    row = weight[spatial - 1 - tap, first + lane, group * depth : (group + 1) * depth]
+                    for k in range(start, min(start + 16, depth)):
+                        packed[b, tap, k, lane] = row[k]

@@ -1,7 +1,8 @@
 """Which algorithm computes a convolution, and why not the others.
 
-The algorithms stand in order of preference. Each refuses a problem with a reason, or takes it. The first that takes it is chosen, unless
-the caller names one; then that one runs or the call fails with its reason. Nothing is ever swapped silently.
+The algorithms stand in order of preference. Each refuses a problem with a reason, or takes it. The first that takes
+it is chosen, unless the caller names one; then that one runs or the call fails with its reason. Nothing is ever
+swapped silently.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def check_known(name: str) -> None:
 
 @contextmanager
 def use_algorithm(name: str | None) -> Iterator[None]:
-    """Within the block, in this thread, every convolution runs by the algorithm called ``name`` (None: let the planner choose).
+    """Within the block, in this thread, every convolution runs by the algorithm called ``name`` (None: let the
+    planner choose).
 
     The choice is made when the forward runs, and its gradients keep it.
     """
@@ -155,9 +157,7 @@ def forward(
     return ALGORITHMS[chosen].forward(problem, x, weight, bias)
 
 
-def input_grad(
-    problem: ConvProblem, dy: np.ndarray, weight: np.ndarray, algorithm: str | None = None
-) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray, algorithm: str | None = None) -> np.ndarray:
     """Gradient of a convolution's input: (n, ci, …), channels last in memory."""
     chosen = plan(problem, "input_grad", algorithm).algorithm
     if problem.n == 0:
@@ -165,9 +165,7 @@ def input_grad(
     return ALGORITHMS[chosen].input_grad(problem, dy, weight)
 
 
-def weight_grad(
-    problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: str | None = None
-) -> np.ndarray:
+def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: str | None = None) -> np.ndarray:
     """Gradient of a convolution's weight: (co, ci/g, …)."""
     chosen = plan(problem, "weight_grad", algorithm).algorithm
     if problem.n == 0:

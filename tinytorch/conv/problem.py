@@ -1,7 +1,8 @@
 """What a convolution is asked to do: a frozen value that every algorithm, test and benchmark reads.
 
-This file is the only home of the output-size formula (`Axis.out`). A problem says nothing of how it is computed, and can describe
-more than any one algorithm accepts: groups, dilation, uneven padding, and one to three spatial dimensions.
+This file is the only home of the output-size formula (`Axis.out`). A problem says nothing of how it is computed, and
+can describe more than any one algorithm accepts: groups, dilation, uneven padding, and one to three spatial
+dimensions.
 
 Glossary of the short names used throughout ``tinytorch.conv``
 
@@ -152,17 +153,17 @@ class ConvProblem:
     def parse(cls, text: str) -> ConvProblem:
         """Read a problem from one string, as oneDNN's benchdnn writes it.
 
-        ``mb`` images, ``g`` groups, ``ic``/``oc`` channels in all groups; then for each of ``d``, ``h``, ``w``: ``i_`` input, ``o_`` output
-        (checked), ``k_`` kernel, ``s_`` stride, ``p_`` padding (``ph1`` or, before and after, ``ph0-1``), ``d_`` dilation − 1.
-        What is not given for the width is as for the height; underscores are for the eye.
+        ``mb`` images, ``g`` groups, ``ic``/``oc`` channels in all groups; then for each of ``d``, ``h``, ``w``:
+        ``i_`` input, ``o_`` output (checked), ``k_`` kernel, ``s_`` stride, ``p_`` padding (``ph1`` or, before and
+        after, ``ph0-1``), ``d_`` dilation − 1. What is not given for the width is as for the height; underscores are
+        for the eye.
         """
         return _parse(text)
 
     def __str__(self) -> str:
         head = f"g{self.groups}mb{self.n}ic{self.ci}oc{self.co}"
         return head + "".join(
-            "_" + _axis_text(letter, axis)
-            for letter, axis in zip(_letters(self.dims), self.axes, strict=True)
+            "_" + _axis_text(letter, axis) for letter, axis in zip(_letters(self.dims), self.axes, strict=True)
         )
 
 
@@ -192,18 +193,14 @@ def _problem(input_shape, weight_shape, stride, padding, dilation, groups) -> Co
     return ConvProblem(input_shape[0], input_shape[1], weight_shape[0], axes, groups)
 
 
-def _check_shapes(
-    input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int, groups: int
-) -> None:
+def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int, groups: int) -> None:
     if dims not in AXIS_NAMES or len(input_shape) != len(weight_shape):
         raise ValueError(
-            f"input and weight must both have 3 to 5 dimensions (batch or out, channels, then 1 to 3 spatial), got {input_shape} "
-            f"and {weight_shape}; add the missing dimension with reshape"
+            "input and weight must both have 3 to 5 dimensions (batch or out, channels, then 1 to 3 spatial), "
+            f"got {input_shape} and {weight_shape}; add the missing dimension with reshape"
         )
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise ValueError(
-            f"groups must be a positive integer, got {groups!r}; groups=1 is an ordinary convolution"
-        )
+        raise ValueError(f"groups must be a positive integer, got {groups!r}; groups=1 is an ordinary convolution")
     ci, co = input_shape[1], weight_shape[0]
     if ci % groups or co % groups:
         raise ValueError(
@@ -213,8 +210,9 @@ def _check_shapes(
     if ci // groups != weight_shape[1]:
         expected = weight_shape[1] * groups
         raise ValueError(
-            f"Expected {expected} input channels (weight {weight_shape}, groups={groups}), got {ci} in input {input_shape}; "
-            f"build the layer with in_channels={ci}, or check that the input is (batch, channels, height, width)"
+            f"Expected {expected} input channels (weight {weight_shape}, groups={groups}), got {ci} in input "
+            f"{input_shape}; build the layer with in_channels={ci}, or check that the input is (batch, channels, height, "
+            "width)"
         )
     if min(weight_shape) < 1 or min(input_shape[1:]) < 1 or input_shape[0] < 0:
         raise ValueError(
@@ -226,9 +224,9 @@ def check_fits(name: str, axis: Axis) -> None:
     """Raise unless at least one window fits on the axis called ``name``."""
     if axis.padded < axis.extent:
         raise ValueError(
-            f"kernel is larger than the padded input: along the {name} the kernel spans {axis.extent} pixels (kernel_size={axis.kernel}, "
-            f"dilation={axis.dilation}) but the input has {axis.size} + padding {axis.before + axis.after} = {axis.padded}; "
-            "use a smaller kernel or more padding"
+            f"kernel is larger than the padded input: along the {name} the kernel spans {axis.extent} pixels "
+            f"(kernel_size={axis.kernel}, dilation={axis.dilation}) but the input has {axis.size} + padding "
+            f"{axis.before + axis.after} = {axis.padded}; use a smaller kernel or more padding"
         )
 
 
@@ -246,9 +244,7 @@ def per_axis(name: str, value: int | Sequence[int], dims: int, least: int = 1) -
     if any(isinstance(v, bool) or not hasattr(v, "__index__") for v in values):
         raise TypeError(f"{name} must be an integer or a tuple of {dims} integers, got {value!r}")
     if len(values) != dims:
-        raise ValueError(
-            f"{name} must be one integer or {dims} ({', '.join(AXIS_NAMES[dims])}), got {value!r}"
-        )
+        raise ValueError(f"{name} must be one integer or {dims} ({', '.join(AXIS_NAMES[dims])}), got {value!r}")
     if min(values) < least:
         rule = {0: "zero or more", 1: "positive"}[least]
         raise ValueError(f"{name} must be {rule}, got {value!r}; the smallest allowed value is {least}")
@@ -262,9 +258,7 @@ def _pads(padding, sizes, kernels, strides, dilations) -> tuple[tuple[int, int],
         return _named_pads(padding, kernels, strides, dilations)
     if isinstance(padding, tuple) and padding and all(isinstance(pair, tuple) for pair in padding):
         if len(padding) != dims:
-            raise ValueError(
-                f"padding must give a (before, after) pair for each of {dims} axes, got {padding!r}"
-            )
+            raise ValueError(f"padding must give a (before, after) pair for each of {dims} axes, got {padding!r}")
         return tuple(per_axis("padding", pair, 2, least=0) for pair in padding)  # type: ignore[misc]
     return tuple((p, p) for p in per_axis("padding", padding, dims, least=0))
 
@@ -344,9 +338,7 @@ def _parsed_axis(text: str, fields: dict[str, tuple[int, int]], letter: str) -> 
                 return fields[kind + axis]
         if kind in _DEFAULTS:
             return _DEFAULTS[kind]
-        raise ValueError(
-            f"problem {text!r} does not say {kind + letter}; write for example 'mb1ic3oc16_ih32kh3ph1'"
-        )
+        raise ValueError(f"problem {text!r} does not say {kind + letter}; write for example 'mb1ic3oc16_ih32kh3ph1'")
 
     before, after = value("p")
     axis = Axis(value("i")[0], value("k")[0], value("s")[0], before, after, value("d")[0] + 1)

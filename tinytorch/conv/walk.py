@@ -8,11 +8,12 @@ input_grad      input pixel of a stride phase   in channels     kh           kw,
 weight_grad     kw·ci tap                       out channels    out rows     out columns
 ==============  ==============================  ==============  ===========  ============
 
-``input_grad`` is a forward convolution of the output gradient with the kernel turned by 180°. With stride s it falls into s phases per axis:
-the input pixels at distance s from each other that meet the same taps of the kernel; each phase is a stride-1 convolution of its own. So one
-table, the `SWEEP`, serves both.
+``input_grad`` is a forward convolution of the output gradient with the kernel turned by 180°. With stride s it falls
+into s phases per axis: the input pixels at distance s from each other that meet the same taps of the kernel; each
+phase is a stride-1 convolution of its own. So one table, serves both.
 
-V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, sections 4.5 and 4.6, draws these phases.
+V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, sections 4.5 and 4.6, draws these
+phases.
 """
 
 from __future__ import annotations
@@ -27,40 +28,8 @@ import numpy as np
 from tinytorch.conv.problem import Axis, ConvProblem
 from tinytorch.kernels.target import target, tile_shape
 
-SCRATCH_BYTES = (
-    192 << 10
-)  # one thread's padded copy of an image band: half of a small L2 cache leaves room for the weights
-
-# What a sweep kernel needs to know, as one row of a table. Sizes and strides count elements unless they say otherwise.
-SWEEP = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # the work
-            "images groups bands band_rows splits rows cols lanes "
-            # the source image, and the window of it that the outputs read: origin, and pixels from one output or tap to the next
-            "source_h source_w source_c channels top left step_h step_w hop_h hop_w in_place "
-            # the reduction
-            "n_o n_m n_i a_m "
-            # the weights: rows of lanes from tap to tap, in a block, in a group
-            "first_tap tap_o tap_m block_taps blocks "
-            # the output
-            "out_at out_row out_col out_image"
-        ).split()
-    ]
-)
-
-# The same for a weight-gradient kernel.
-GRADIENT = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "images groups bands band_rows rows cols lanes "
-            "source_h source_w source_c channels top left step_h step_w hop_h hop_w "
-            "kernel_h lines line_rows padded_rows blocks padded_lanes shares in_place"
-        ).split()
-    ]
-)
+# One thread's padded copy of an image band: half of a small L2 cache leaves room for the weights.
+SCRATCH_BYTES = 192 << 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +39,17 @@ class Walk:
     Parameters
     ----------
     table
-        One row of ``SWEEP`` or ``GRADIENT``.
+        One row of named integers, which the kernel reads as ``t.name``. Sizes and strides count elements unless their
+        comment says otherwise.
     rows, vectors
         Register tile.
     masked
         Whether the last lanes of a block may be missing.
     scratch
         Elements that one thread needs for its padded copy of the source; 0 if it reads the source in place.
-    start_lanes
-        Outputs of one pixel, groups and blocks filled up.
+    sums
+        Shape of what the sums start from (a sweep: one number for each output lane) or end in (a weight gradient:
+        shares, groups, kernel rows · lines, tap rows, lanes); blocks filled up.
     """
 
     table: np.ndarray
@@ -86,15 +57,15 @@ class Walk:
     vectors: int
     masked: int
     scratch: int
-    start_lanes: int = 0
+    sums: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _Taps:
     """The taps of one axis that meet one phase of the pixels, and the pixels they meet.
 
-    Output number t of the phase lies at ``first + t · stride``; its tap number j reads source pixel ``origin + t · step + j · hop`` and weight tap
-    ``tap + j · tap_step``.
+    Output number t of the phase lies at ``first + t · stride``; its tap number j reads source pixel ``origin + t ·
+    step + j · hop`` and weight tap ``tap + j · tap_step``.
     """
 
     count: int
@@ -113,12 +84,16 @@ def _forward_taps(axis: Axis) -> _Taps:
 
 
 def _phase_taps(axis: Axis) -> list[_Taps]:
-    """One ``_Taps`` per stride phase of the input pixels; the weight is expected turned by 180° (tap j is kernel − 1 − j)."""
+    """One ``_Taps`` per stride phase of the input pixels; the weight is expected turned by 180° (tap j is kernel − 1
+    − j).
+    """
     return [_phase(axis, first) for first in range(min(axis.stride, axis.size))]
 
 
 def _phase(axis: Axis, first: int) -> _Taps:
-    """Input pixels first, first + stride, … meet tap k in window (pixel + before − k · dilation) / stride, if that is whole."""
+    """Input pixels first, first + stride, … meet tap k in window (pixel + before − k · dilation) / stride, if that is
+    whole.
+    """
     place = first + axis.before
     taps = [k for k in range(axis.kernel) if (place - k * axis.dilation) % axis.stride == 0]
     count = -(-(axis.size - first) // axis.stride)
@@ -153,9 +128,11 @@ def input_grad(problem: ConvProblem, itemsize: int, workers: int) -> tuple[Walk,
 
 
 def _joined(problem: ConvProblem, workers: int) -> ConvProblem:
-    """The same work in two dimensions. Where windows are single pixels, all pixels of the batch make one line, cut for the threads.
+    """The same work in two dimensions. Where windows are single pixels, all pixels of the batch make one line, cut
+    for the threads.
 
-    That fills the tiles of small images, and turns a linear layer, whose images are one pixel large, into a matrix product.
+    That fills the tiles of small images, and turns a linear layer, whose images are one pixel large, into a matrix
+    product.
     """
     height, width = (Axis(1, 1), *problem.axes)[-2:]
     pixels = height.size * width.size
@@ -174,28 +151,60 @@ def _sweep(problem, source, sink, rows: _Taps, cols: _Taps, itemsize: int, worke
     block = vectors * target().lanes(itemsize)
     window_w = (cols.count - 1) * cols.step + max(cols.taps - 1, 0) * cols.hop + 1
     in_place = problem.groups == 1 and _inside(rows, source_h) and _inside(cols, source_w)
-    bands = _bands(
-        problem.n, rows.count, 0 if in_place else rows.step * window_w * channels * itemsize, workers
-    )
+    bands = _bands(problem.n, rows.count, 0 if in_place else rows.step * window_w * channels * itemsize, workers)
     band_rows = -(-rows.count // bands)
     kernel_w = problem.axes[-1].kernel
     whole_lines = cols.hop == 1 and cols.tap_step == 1
     blocks = -(-lanes // block)
     enough = problem.n * bands * problem.groups >= workers
-    table = np.recarray(1, SWEEP)
-    table[0] = (
-        problem.n, problem.groups, -(-rows.count // band_rows), band_rows, 1 if enough else min(workers, blocks), rows.count, cols.count, lanes,
-        source_h, source_w, source_c, channels, rows.origin, cols.origin, rows.step, cols.step, rows.hop, cols.hop, in_place,
-        rows.taps, 1 if whole_lines else cols.taps, cols.taps * channels if whole_lines else channels, cols.hop * channels,
-        (rows.tap * kernel_w + cols.tap) * channels, rows.tap_step * kernel_w * channels, cols.tap_step * channels,
-        math.prod(axis.kernel for axis in problem.axes) * channels, blocks,
-        rows.first * out_line + cols.first * out_pixel, rows.stride * out_line, cols.stride * out_pixel, out_image,
-    )  # fmt: skip
+    table = _table(
+        # the work: bands of rows of an image, and shares of the blocks of lanes
+        images=problem.n,
+        groups=problem.groups,
+        bands=-(-rows.count // band_rows),
+        band_rows=band_rows,
+        splits=1 if enough else min(workers, blocks),
+        rows=rows.count,
+        cols=cols.count,
+        lanes=lanes,
+        blocks=blocks,
+        # the source image, and its window: the first pixel, and pixels from one output, and one tap, to the next
+        source_h=source_h,
+        source_w=source_w,
+        source_c=source_c,
+        channels=channels,
+        top=rows.origin,
+        left=cols.origin,
+        step_h=rows.step,
+        step_w=cols.step,
+        hop_h=rows.hop,
+        hop_w=cols.hop,
+        in_place=in_place,
+        # the reduction; taps whose channels follow each other in memory are one run
+        n_o=rows.taps,
+        n_m=1 if whole_lines else cols.taps,
+        n_i=cols.taps * channels if whole_lines else channels,
+        a_m=cols.hop * channels,
+        # the weights, in rows of lanes: the first tap, from tap to tap, and a whole block
+        first_tap=(rows.tap * kernel_w + cols.tap) * channels,
+        tap_o=rows.tap_step * kernel_w * channels,
+        tap_m=cols.tap_step * channels,
+        block_taps=math.prod(axis.kernel for axis in problem.axes) * channels,
+        # the output
+        out_at=rows.first * out_line + cols.first * out_pixel,
+        out_row=rows.stride * out_line,
+        out_col=cols.stride * out_pixel,
+        out_image=out_image,
+    )
     window_h = (band_rows - 1) * rows.step + max(rows.taps - 1, 0) * rows.hop + 1
     return Walk(
         table, tile_rows, vectors, int(lanes % block > 0), 0 if in_place else window_h * window_w * channels,
-        problem.groups * blocks * block,
+        (problem.groups * blocks * block,),
     )  # fmt: skip
+
+
+def _table(**fields: int) -> np.ndarray:
+    return np.rec.array([tuple(fields.values())], dtype=[(name, np.int64) for name in fields])
 
 
 def _inside(taps: _Taps, size: int) -> bool:
@@ -226,16 +235,39 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     band_rows = -(-height.out // bands)
     blocks = -(-lanes // block)
     inside = all(_inside(_forward_taps(axis), axis.size) for axis in problem.axes)
-    in_place = (
-        inside and problem.groups == 1 and line_rows % tile_rows == 0
-    )  # else the last tile reads past its rows
-    table = np.recarray(1, GRADIENT)
-    table[0] = (
-        problem.n, problem.groups, -(-height.out // band_rows), band_rows, height.out, width.out, lanes,
-        height.size, width.size, problem.ci, channels, -height.before, -width.before,
-        height.stride, width.stride, height.dilation, width.dilation,
-        height.kernel, lines, line_rows, -(-line_rows // tile_rows) * tile_rows, blocks, blocks * block,
-        workers if problem.n * bands * problem.groups >= workers or blocks < workers else 1, in_place,
-    )  # fmt: skip
+    # A last tile that is not full reads past its rows, which only the scratch has room for.
+    in_place = inside and problem.groups == 1 and line_rows % tile_rows == 0
+    padded_rows, padded_lanes = -(-line_rows // tile_rows) * tile_rows, blocks * block
+    shares = workers if problem.n * bands * problem.groups >= workers or blocks < workers else 1
+    table = _table(
+        images=problem.n,
+        groups=problem.groups,
+        bands=-(-height.out // band_rows),
+        band_rows=band_rows,
+        rows=height.out,
+        cols=width.out,
+        lanes=lanes,
+        blocks=blocks,
+        source_h=height.size,
+        source_w=width.size,
+        source_c=problem.ci,
+        channels=channels,
+        top=-height.before,
+        left=-width.before,
+        step_h=height.stride,
+        step_w=width.stride,
+        hop_h=height.dilation,
+        hop_w=width.dilation,
+        in_place=in_place,
+        # the sums: kernel rows, and in each the lines of taps whose channels follow each other in memory
+        kernel_h=height.kernel,
+        lines=lines,
+        line_rows=line_rows,
+        padded_rows=padded_rows,
+        padded_lanes=padded_lanes,
+    )
     window_h = (band_rows - 1) * height.stride + height.extent
-    return Walk(table, tile_rows, vectors, int(lanes % block > 0), window_h * window_w * channels + tile_rows)
+    return Walk(
+        table, tile_rows, vectors, int(lanes % block > 0), window_h * window_w * channels + tile_rows,
+        (shares, problem.groups, height.kernel * lines, padded_rows, padded_lanes),
+    )  # fmt: skip

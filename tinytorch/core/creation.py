@@ -48,9 +48,7 @@ def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
     return Tensor(np.eye(n, m, dtype=dtype))
 
 
-def arange(
-    start: Number, end: Number | None = None, step: Number = 1, dtype: DTypeLike | None = None
-) -> Tensor:
+def arange(start: Number, end: Number | None = None, step: Number = 1, dtype: DTypeLike | None = None) -> Tensor:
     """Numbers from `start` (0 if alone) up to but without `end`; int64 if all are ints, else float32.
 
     Raises

@@ -336,6 +336,4 @@ class RandomCrop:
 
 def _check_images(images: np.ndarray) -> None:
     if images.ndim != 4:
-        raise ValueError(
-            f"images must have shape (N, C, H, W), got {images.shape}; add an axis with images[:, None]"
-        )
+        raise ValueError(f"images must have shape (N, C, H, W), got {images.shape}; add an axis with images[:, None]")

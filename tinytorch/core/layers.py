@@ -54,9 +54,7 @@ class Module:
         NotImplementedError
             If it did not.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no forward; define `def forward(self, x)` in the class"
-        )
+        raise NotImplementedError(f"{type(self).__name__} has no forward; define `def forward(self, x)` in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)

@@ -35,9 +35,7 @@ class CrossEntropyLoss(Module):
         Share of the target distribution that is spread over all classes.
     """
 
-    def __init__(
-        self, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
-    ) -> None:
+    def __init__(self, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.label_smoothing = label_smoothing

@@ -1,7 +1,7 @@
 """Gradient descent and its relatives. Each updates `parameter.data` in place from `parameter.grad`.
 
-The updates are those of torch.optim, step by step. Every parameter has one scratch array, allocated with its
-state, so that a step allocates nothing.
+The updates are those of torch.optim, step by step. The arithmetic is in ``tinytorch.kernels.update``, one pass over
+each parameter, so that a step allocates nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.core.tensor import Tensor, as_array
+from tinytorch.kernels import update
 
 State = dict[str, Any]
 
@@ -63,8 +64,7 @@ class Optimizer:
         unknown = sorted(set(full) - set(self._defaults) - {"params"})
         if unknown:
             raise ValueError(
-                f"{type(self).__name__} has no setting {', '.join(unknown)}; "
-                f"it has {', '.join(self._defaults)}"
+                f"{type(self).__name__} has no setting {', '.join(unknown)}; it has {', '.join(self._defaults)}"
             )
         self._check_parameters(full["params"])
         self.check_settings(full)
@@ -116,12 +116,12 @@ class Optimizer:
                     state = self.state.get(p)
                     if state is None:
                         state = self.state[p] = self.new_state(p.data, group)
-                    _check_unchanged(p, state["scratch"])
+                    _check_unchanged(p, state)
                     self.update(p.data, p.grad, state, group)
 
     def new_state(self, data: np.ndarray, group: State) -> State:
         """Arrays and counters for a parameter that takes its first step."""
-        raise NotImplementedError(f"{type(self).__name__} needs new_state; return at least its scratch array")
+        raise NotImplementedError(f"{type(self).__name__} needs new_state; return a dict, which may be empty")
 
     def update(self, data: np.ndarray, grad: np.ndarray, state: State, group: State) -> None:
         """Take one step for one parameter, in place."""
@@ -135,9 +135,7 @@ class Optimizer:
         numbers = {p: i for i, p in enumerate(self._parameters())}
         return {
             "state": {numbers[p]: _snapshot(state) for p, state in self.state.items()},
-            "param_groups": [
-                {**group, "params": [numbers[p] for p in group["params"]]} for group in self.param_groups
-            ],
+            "param_groups": [{**group, "params": [numbers[p] for p in group["params"]]} for group in self.param_groups],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -173,13 +171,11 @@ class Optimizer:
                 f"{type(self).__name__} keeps {', '.join(self._saved)} for a parameter, the state has "
                 f"{', '.join(entry)}; load it into the kind of optimizer it was saved from"
             )
-        state: State = {**entry, "scratch": np.empty_like(p.data)}
+        state: State = dict(entry)
         for name in set(self._saved) - {"step"}:
             array = as_array(entry[name])
             if array.shape != p.shape:
-                raise ValueError(
-                    f"state {name} has shape {array.shape}, its parameter {p.shape}; build the same model"
-                )
+                raise ValueError(f"state {name} has shape {array.shape}, its parameter {p.shape}; build the same model")
             state[name] = np.empty_like(p.data)
             state[name][...] = array
         return state
@@ -189,11 +185,7 @@ class Optimizer:
 
 
 def _snapshot(state: State) -> State:
-    return {
-        name: np.array(value, order="C") if isinstance(value, np.ndarray) else value
-        for name, value in state.items()
-        if name != "scratch"
-    }
+    return {name: np.array(v, order="C") if isinstance(v, np.ndarray) else v for name, v in state.items()}
 
 
 def _check_not_negative(group: State, *names: str) -> None:
@@ -203,18 +195,14 @@ def _check_not_negative(group: State, *names: str) -> None:
             raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
 
 
-def _check_unchanged(p: Tensor, scratch: np.ndarray) -> None:
+def _check_unchanged(p: Tensor, state: State) -> None:
     assert p.grad is not None
-    if p.grad.shape != p.shape or scratch.shape != p.shape or scratch.dtype != p.dtype:
-        raise ValueError(
-            f"the parameter is {p.dtype} of shape {p.shape}, its gradient has shape {p.grad.shape}, "
-            f"and the optimizer keeps {scratch.dtype} {scratch.shape}; convert the model before the optimizer"
-        )
-
-
-def _decayed(data: np.ndarray, grad: np.ndarray, scratch: np.ndarray, group: State) -> np.ndarray:
-    """The gradient plus weight_decay · p, in `scratch`."""
-    return np.add(np.multiply(data, group["weight_decay"], out=scratch), grad, out=scratch)
+    for array in (p.grad, *state.values()):
+        if isinstance(array, np.ndarray) and (array.shape != p.shape or array.dtype != p.dtype):
+            raise ValueError(
+                f"the parameter is {p.dtype} of shape {p.shape}, its gradient or what the optimizer keeps for it is "
+                f"{array.dtype} of shape {array.shape}; convert the model before making the optimizer"
+            )
 
 
 class SGD(Optimizer):
@@ -261,32 +249,16 @@ class SGD(Optimizer):
             )
 
     def new_state(self, data: np.ndarray, group: State) -> State:
-        """Scratch; the velocity starts as the first gradient."""
-        return {"scratch": np.empty_like(data)}
+        """Nothing yet: the velocity starts as the first gradient."""
+        return {}
 
     def update(self, data: np.ndarray, grad: np.ndarray, state: State, group: State) -> None:
         """Take one step for one parameter."""
-        scratch, momentum = state["scratch"], group["momentum"]
-        if group["weight_decay"]:
-            grad = _decayed(data, grad, scratch, group)
-        velocity = self._accelerate(grad, state, group) if momentum else grad
-        if group["nesterov"]:
-            data -= np.multiply(grad, group["lr"], out=scratch)
-            data -= np.multiply(velocity, group["lr"] * momentum, out=scratch)
-        else:
-            data -= np.multiply(velocity, group["lr"], out=scratch)
-
-    @staticmethod
-    def _accelerate(grad: np.ndarray, state: State, group: State) -> np.ndarray:
-        velocity = state.get("momentum_buffer")
-        if velocity is None:
-            velocity = state["momentum_buffer"] = np.empty_like(state["scratch"])
-            velocity[...] = grad
-            return velocity
-        velocity *= group["momentum"]
-        damped = 1 - group["dampening"]
-        velocity += np.multiply(grad, damped, out=state["scratch"]) if group["dampening"] else grad
-        return velocity
+        momentum, fresh = group["momentum"], 1 - group["dampening"]
+        if momentum and "momentum_buffer" not in state:
+            state["momentum_buffer"], fresh = np.zeros_like(data), 1.0
+        velocity = state["momentum_buffer"] if momentum else None
+        update.sgd(data, grad, velocity, group["lr"], momentum, fresh, group["weight_decay"], group["nesterov"])
 
 
 class Adam(Optimizer):
@@ -334,32 +306,20 @@ class Adam(Optimizer):
             "step": 0,
             "exp_avg": np.zeros_like(data),
             "exp_avg_sq": np.zeros_like(data),
-            "scratch": np.empty_like(data),
         }
 
     def update(self, data: np.ndarray, grad: np.ndarray, state: State, group: State) -> None:
         """Take one step for one parameter."""
-        (beta1, beta2), scratch = group["betas"], state["scratch"]
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        if group["weight_decay"]:
-            grad = self.decay(data, grad, scratch, group)
         state["step"] += 1
-        m -= grad  # β₁ (m - g) + g needs no array beside scratch, which may hold g
-        m *= beta1
-        m += grad
-        v *= beta2
-        v += np.multiply(np.multiply(grad, grad, out=scratch), 1 - beta2, out=scratch)
-        bias1, bias2 = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
-        np.sqrt(v, out=scratch)
-        scratch /= bias2**0.5
-        scratch += group["eps"]
-        np.divide(m, scratch, out=scratch)
-        scratch *= group["lr"] / bias1
-        data -= scratch
+        bias1, bias2 = (1 - beta ** state["step"] for beta in group["betas"])
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        update.adam(
+            data, grad, *moments, group["betas"], group["eps"], group["lr"] / bias1, bias2**0.5, self.decay(group)
+        )
 
-    def decay(self, data: np.ndarray, grad: np.ndarray, scratch: np.ndarray, group: State) -> np.ndarray:
-        """Weight decay as part of the gradient."""
-        return _decayed(data, grad, scratch, group)
+    def decay(self, group: State) -> tuple[float, float]:
+        """How much of the parameter joins its gradient, and how much of the parameter is kept."""
+        return group["weight_decay"], 1.0
 
 
 class AdamW(Adam):
@@ -382,7 +342,6 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def decay(self, data: np.ndarray, grad: np.ndarray, scratch: np.ndarray, group: State) -> np.ndarray:
-        """Shrink the parameter itself; the gradient stays."""
-        data *= 1 - group["lr"] * group["weight_decay"]
-        return grad
+    def decay(self, group: State) -> tuple[float, float]:
+        """The parameter itself shrinks; the gradient stays."""
+        return 0.0, 1 - group["lr"] * group["weight_decay"]

@@ -1,19 +1,19 @@
 """Module 09: the layers of a convolutional network.
 
-Each layer checks its settings, keeps its parameters, and hands the work to one function of ``spatial_ops``. To see the seven loops run, use
-``tinytorch.use_algorithm("loops")``; they are written out in ``tinytorch/conv/loops.py``.
+Each layer checks its settings, keeps its parameters, and hands the work to one function of ``spatial_ops``. To see
+the seven loops run, use ``tinytorch.use_algorithm("loops")``; they are written out in ``tinytorch/conv/loops.py``.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from tinytorch.core.activations import ReLU
 
 from tinytorch.conv.pack import lanes_last
 from tinytorch.conv.planner import check_known
 from tinytorch.conv.problem import Axis, ConvProblem, Padding, per_axis
 from tinytorch.core import random
 from tinytorch.core import spatial_ops as ops
+from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import Linear, Module, Parameter
 from tinytorch.core.spatial_ops import Pair
 from tinytorch.core.tensor import Tensor
@@ -43,8 +43,8 @@ class Conv2d(Module):
     Attributes
     ----------
     weight : Parameter, shape (out_channels, in_channels / groups, kernel_h, kernel_w)
-        Drawn from N(0, 2 / fan_in) with fan_in = in_channels / groups · kernel_h · kernel_w, which keeps the variance through ReLU layers: K. He et
-        al., "Delving Deep into Rectifiers", 2015, equation 10.
+        Drawn from N(0, 2 / fan_in) with fan_in = in_channels / groups · kernel_h · kernel_w, which keeps the variance
+        through ReLU layers: K. He et al., "Delving Deep into Rectifiers", 2015, equation 10.
     bias : Parameter, shape (out_channels,), or None
         Starts at zero.
 
@@ -94,8 +94,8 @@ class Conv2d(Module):
         }
         extra = [f"{name}={value!r}" for name, (value, default) in options.items() if value != default]
         extra += ["bias=False"] if self.bias is None else []
-        head = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
-        return ", ".join([head, *extra])
+        head = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        return ", ".join([head, f"stride={self.stride}", f"padding={self.padding!r}", *extra])
 
 
 def _positive(name: str, value: int) -> int:
@@ -191,16 +191,16 @@ class BatchNorm2d(Module):
         Buffers, used in place of the batch's statistics after ``eval()``.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.num_features = _positive("num_features", num_features)
         if not eps > 0:
-            raise ValueError(
-                f"eps must be positive, got {eps}; it keeps a constant channel from dividing by zero"
-            )
+            raise ValueError(f"eps must be positive, got {eps}; it keeps a constant channel from dividing by zero")
         if not 0 <= momentum <= 1:
-            raise ValueError(
-                f"momentum must be between 0 and 1, got {momentum}; 0.1 averages over about ten batches"
-            )
+            raise ValueError(f"momentum must be between 0 and 1, got {momentum}; 0.1 averages over about ten batches")
         self.eps, self.momentum = eps, momentum
         self.weight = Parameter(np.ones(num_features, np.float32))
         self.bias = Parameter(np.zeros(num_features, np.float32))

@@ -1,7 +1,7 @@
 """Differentiable operations on images: convolution, pooling and batch normalisation, each beside its backward.
 
-The arithmetic is done below, in ``tinytorch.conv`` and ``tinytorch.kernels``; here arrays become tensors, bad input is refused, and what the
-backward needs is kept.
+The arithmetic is done below, in ``tinytorch.conv`` and ``tinytorch.kernels``; here arrays become tensors, bad input
+is refused, and what the backward needs is kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def conv2d(
 ) -> Tensor:
     """Cross-correlate images with a bank of kernels.
 
-    ``y[n, o, h, w] = bias[o] + Σ_{c, i, j} weight[o, c, i, j] · x[n, c, h·stride + i·dilation − padding, w·stride + j·dilation − padding]``
+    ``y[n, o, h, w] = bias[o] + Σ_{c, i, j} weight[o, c, i, j] · x[n, c, h·stride + i·dilation − padding, w·stride +
+    j·dilation − padding]``
 
     Parameters
     ----------
@@ -77,15 +78,11 @@ def conv2d(
     return record(y, (x, weight) if bias is None else (x, weight, bias), backward)
 
 
-def _operands(
-    x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _operands(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Arrays of one floating dtype, the images channels last."""
     check_images("conv2d", x)
     if not isinstance(weight, Tensor) or weight.ndim != 4 or weight.dtype.kind != "f":
-        got = (
-            f"{weight.dtype} of shape {weight.shape}" if isinstance(weight, Tensor) else type(weight).__name__
-        )
+        got = f"{weight.dtype} of shape {weight.shape}" if isinstance(weight, Tensor) else type(weight).__name__
         raise TypeError(
             f"weight must be a floating-point Tensor (out_channels, in_channels / groups, height, width), got {got}"
         )
@@ -207,8 +204,8 @@ def check_pooling(
     pads = per_axis("padding", padding, 2, least=0)
     if any(2 * p > k for p, k in zip(pads, kernels, strict=True)):
         raise ValueError(
-            f"padding must be at most half the kernel, got padding={padding} for kernel_size={kernel_size}: a window that lies wholly "
-            f"in the padding has no pixel to choose from; use padding={min(kernels) // 2} or less"
+            f"padding must be at most half the kernel, got padding={padding} for kernel_size={kernel_size}: a window "
+            f"that lies wholly in the padding has no pixel to choose from; use padding={min(kernels) // 2} or less"
         )
     return kernels, strides, pads
 
@@ -225,10 +222,10 @@ def batch_norm(
 ) -> Tensor:
     """Normalise every channel to mean 0 and variance 1, then scale and shift it.
 
-    ``y = weight · (x − mean) / √(var + eps) + bias``, per channel. In training the mean and the (biased) variance are those of the batch, and the
-    running statistics move towards the mean and the unbiased variance by ``momentum``, in place; otherwise the running
-    statistics themselves are used.
-    S. Ioffe, C. Szegedy, "Batch Normalization", 2015, algorithms 1 and 2.
+    ``y = weight · (x − mean) / √(var + eps) + bias``, per channel. In training the mean and the (biased) variance are
+    those of the batch, and the running statistics move towards the mean and the unbiased variance by ``momentum``, in
+    place; otherwise the running statistics themselves are used. S. Ioffe, C. Szegedy, "Batch Normalization", 2015,
+    algorithms 1 and 2.
 
     Parameters
     ----------
@@ -245,7 +242,8 @@ def batch_norm(
     check_images("batch_norm", x)
     if weight.shape != (x.shape[1],):
         raise ValueError(
-            f"Expected {weight.size} channels, got input {x.shape} with {x.shape[1]}; build BatchNorm2d(num_features={x.shape[1]})"
+            f"Expected {weight.size} channels, got input {x.shape} with {x.shape[1]}; "
+            f"build BatchNorm2d(num_features={x.shape[1]})"
         )
     images = channels_last(x.data)
     rows = _rows(images)
@@ -264,9 +262,7 @@ def batch_norm(
         dy = _rows(channels_last(grad))
         d_bias, d_weight = norm.gradient_sums(dy, rows, mean, inverse_std)
         dx = empty_channels_last(grad.shape, grad.dtype)
-        through = (
-            scale / len(rows) if training else np.zeros_like(scale)
-        )  # frozen statistics do not depend on x
+        through = scale / len(rows) if training else np.zeros_like(scale)  # frozen statistics do not depend on x
         norm.combine(dy, rows, mean, scale, -through * inverse_std * d_weight, -through * d_bias, _rows(dx))
         return dx, d_weight, d_bias
 
@@ -276,8 +272,8 @@ def batch_norm(
 def _batch_statistics(rows: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     if len(rows) < 2:
         raise ValueError(
-            f"BatchNorm in training needs more than one value per channel to take statistics of, got input {shape}; use a larger batch, or "
-            "model.eval() to use the running statistics"
+            f"BatchNorm in training needs more than one value per channel to take statistics of, got input {shape}; "
+            "use a larger batch, or model.eval() to use the running statistics"
         )
     return norm.channel_moments(rows)
 

@@ -42,8 +42,7 @@ def read_bytes(stream: BufferedIOBase, count: int, source: str) -> np.ndarray:
     received = stream.readinto(buffer.data)
     if received < count:
         raise ValueError(
-            f"{source} is cut short: expected {count:,} more bytes here, got {received:,}; "
-            "copy or download it again"
+            f"{source} is cut short: expected {count:,} more bytes here, got {received:,}; copy or download it again"
         )
     return buffer
 
@@ -62,6 +61,5 @@ def check_labels(labels: np.ndarray, classes: int, source: str) -> None:
     wrong = np.flatnonzero(labels >= classes)
     if wrong.size:
         raise ValueError(
-            f"{source} is mislabelled: expected labels 0 to {classes - 1}, "
-            f"got {labels[wrong[0]]} for item {wrong[0]}"
+            f"{source} is mislabelled: expected labels 0 to {classes - 1}, got {labels[wrong[0]]} for item {wrong[0]}"
         )

@@ -47,9 +47,7 @@ def read(paths: dict[str, Path]) -> Splits:
     )
 
 
-def _read_split(
-    images_path: Path, labels_path: Path, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(images_path: Path, labels_path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     images = read_array(images_path, shape)
     labels = read_array(labels_path, shape[:1])
     if len(images) != len(labels):

@@ -136,9 +136,7 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name must be one of {', '.join(names())}, got {name!r}{hint}")
 
 
-def _locate(
-    name: str, source: Source, data_dir: str | os.PathLike[str] | None, may_download: bool
-) -> dict[str, Path]:
+def _locate(name: str, source: Source, data_dir: str | os.PathLike[str] | None, may_download: bool) -> dict[str, Path]:
     if data_dir is not None:
         folder = Path(data_dir).expanduser()
         return _find(name, source, [folder / name, folder])

@@ -1,7 +1,7 @@
 """Writes the tile of ``tile.py`` as LLVM IR: the only file that knows the intermediate language.
 
-One emitter serves every CPU: the vector width and the block size are constants of the call, and LLVM turns the vectors into AVX-512,
-AVX2, SSE or NEON registers. Importing this module teaches the compiler what ``tile`` means.
+One emitter serves every CPU: the vector width and the block size are constants of the call, and LLVM turns the
+vectors into AVX-512, AVX2, SSE or NEON registers. Importing this module teaches the compiler what ``tile`` means.
 
 The loop nest around the registers::
 
@@ -34,9 +34,7 @@ _INDEX = ir.IntType(64)
 class _Block:
     """Vector loads, stores and masks of one tile, for one element type."""
 
-    def __init__(
-        self, builder: ir.IRBuilder, element: ir.Type, vectors: int, width: int, lanes: ir.Value | None
-    ):
+    def __init__(self, builder: ir.IRBuilder, element: ir.Type, vectors: int, width: int, lanes: ir.Value | None):
         self.builder = builder
         self.element = element
         self.vectors = vectors
@@ -54,9 +52,7 @@ class _Block:
 
     def splat(self, scalar: ir.Value, kind: ir.VectorType | None = None) -> ir.Value:
         kind = kind or self.type
-        one = self.builder.insert_element(
-            ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
-        )
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
 
@@ -80,9 +76,7 @@ class _Block:
         kinds = [self.type, where.type, ir.IntType(32), ir.VectorType(ir.IntType(1), self.width)]
         name = f"llvm.masked.store.v{self.width}{self._suffix}.p0"
         function = self._declare(name, ir.VoidType(), kinds)
-        self.builder.call(
-            function, [value, where, ir.Constant(ir.IntType(32), self.bytes), self.masks[vector]]
-        )
+        self.builder.call(function, [value, where, ir.Constant(ir.IntType(32), self.bytes), self.masks[vector]])
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a·b + c; one rounding where the CPU has such an instruction, two where it has not."""
@@ -102,7 +96,9 @@ class _Block:
 
 
 def _row_pointers(builder: ir.IRBuilder, pointer: ir.Value, stride: ir.Value, rows: int) -> list[ir.Value]:
-    """Addresses of ``rows`` rows, written so that one address register serves three of them (base, +1 and +2 strides)."""
+    """Addresses of ``rows`` rows, written so that one address register serves three of them (base, +1 and +2
+    strides).
+    """
     pointers = [pointer]
     for r in range(1, rows):
         steps = r % 3 or 3
@@ -111,12 +107,11 @@ def _row_pointers(builder: ir.IRBuilder, pointer: ir.Value, stride: ir.Value, ro
 
 
 @contextmanager
-def _loop(
-    builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]
-) -> Iterator[tuple[ir.Value, list[ir.Value]]]:
+def _loop(builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]) -> Iterator[tuple[ir.Value, list[ir.Value]]]:
     """``for index in range(count)`` with loop-carried values.
 
-    The body receives the index and the values, and replaces the list's items with their successors; after the loop the list holds the final ones.
+    The body receives the index and the values, and replaces the list's items with their successors; after the loop
+    the list holds the final ones.
     """
     before, head = builder.block, builder.append_basic_block("head")
     body, after = builder.append_basic_block("body"), builder.append_basic_block("after")
@@ -160,7 +155,9 @@ def _nest(
     state: list[ir.Value],
     loops: str,
 ) -> None:
-    """Run the reduction loops named by ``loops``, outermost first; ``state`` is the sums and the two operand pointers."""
+    """Run the reduction loops named by ``loops``, outermost first; ``state`` is the sums and the two operand
+    pointers.
+    """
     if not loops:
         _step(builder, block, rows, args, state)
         return
@@ -172,9 +169,7 @@ def _nest(
         values[-1] = builder.gep(b, [args[f"b_{name}"]])
 
 
-def _step(
-    builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Value], state: list[ir.Value]
-) -> None:
+def _step(builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Value], state: list[ir.Value]) -> None:
     """One rank-1 update of the register block."""
     a, b = state[-2:]
     shared = [block.load(b, v) for v in range(block.vectors)]
@@ -202,9 +197,7 @@ def _tile(typing_context, rows, vectors, masked, width, c, d, a, b, counts, lane
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
         args: dict[str, ir.Value] = {}
-        for (name, fields), kind, value in zip(
-            _FIELDS.items(), signature.args[4:9], values[4:9], strict=True
-        ):
+        for (name, fields), kind, value in zip(_FIELDS.items(), signature.args[4:9], values[4:9], strict=True):
             args.update(zip(fields, cgutils.unpack_tuple(builder, value), strict=True))
             if name != "counts":
                 args[name] = context.make_array(kind[0])(context, builder, args[name]).data
@@ -219,11 +212,11 @@ def _tile(typing_context, rows, vectors, masked, width, c, d, a, b, counts, lane
 @overload(tile, prefer_literal=True)
 def _compiled_tile(rows, vectors, masked, width, c, d, a, b, counts, lanes):  # type: ignore[no-untyped-def]
     def call(rows, vectors, masked, width, c, d, a, b, counts, lanes):  # type: ignore[no-untyped-def]
-        _tile(rows, vectors, masked, width, c, d, a, b, counts, lanes)
+        _tile(rows, vectors, masked, width, c, d, a, b, counts, lanes)  # type: ignore[call-arg]
 
     return call
 
 
-# Numba's cache looks at a function's own source only. Kernels that use the tile close over this digest, so that a change here
-# compiles them anew.
+# Numba's cache looks at a function's own source only. Kernels that use the tile close over this digest, so that a
+# change here compiles them anew.
 DIGEST = hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:16]

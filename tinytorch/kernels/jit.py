@@ -1,13 +1,14 @@
 """How every compiled function of the library is compiled and called: the options, in one place.
 
-``serial`` and ``parallel`` are the only decorators that the kernels use. Both release the GIL (a prefetch thread keeps running),
-keep the compiled code on disk (a second process starts without compiling) and follow IEEE arithmetic as written:
-no ``fastmath``, so that a reduction has one order and the same inputs give the same bits.
+``serial`` and ``parallel`` are the only decorators that the kernels use. Both release the GIL (a prefetch thread
+keeps running), keep the compiled code on disk (a second process starts without compiling) and follow IEEE arithmetic
+as written: no ``fastmath``, so that a reduction has one order and the same inputs give the same bits.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,14 @@ from numba.core import event
 
 logger = logging.getLogger("tinytorch")
 
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+# How often a thread of GNU's OpenMP looks for new work before it sleeps. The default of 300,000 looks lasts
+# milliseconds and takes the CPU from whoever shares it: two training runs side by side on two cores then slow each
+# other down by ten and more. A few thousand bridge the time between two kernels just as well. Read when the library
+# is loaded, so set before that.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 _one_at_a_time = threading.RLock()
 
 
@@ -39,8 +47,8 @@ def workers() -> int:
 def run(kernel: Callable[..., Any], *arguments: Any) -> Any:
     """Call a parallel kernel, safely from any Python thread.
 
-    OpenMP and TBB let several Python threads enter at once. Numba's own ``workqueue`` layer ends the process when two do,
-    so there the calls take turns.
+    OpenMP and TBB let several Python threads enter at once. Numba's own ``workqueue`` layer ends the process when two
+    do, so there the calls take turns.
     """
     if _is_reentrant():
         return kernel(*arguments)
@@ -77,9 +85,7 @@ class _Announcer(event.Listener):
         """Leave the timer: one kernel compiles in less than a second, but a first forward compiles several."""
 
     def _say(self) -> None:
-        logger.warning(
-            "tinytorch: compiling kernels for this CPU, once; they are kept on disk for the next run …"
-        )
+        logger.warning("tinytorch: compiling kernels for this CPU, once; they are kept on disk for the next run …")
 
 
 def _is_ours(event: event.Event) -> bool:

@@ -1,8 +1,9 @@
 """Recycled storage for large arrays.
 
-The system hands out fresh memory as unmapped pages, and the first write to each costs a trip into the kernel: filling a fresh 64 MB array
-runs several times slower than filling one that was used before. A training step asks for the same sizes again and again, so a block
-goes back on a shelf when the last view of it dies, and the next array of that size takes it from there.
+The system hands out fresh memory as unmapped pages, and the first write to each costs a trip into the kernel: filling
+a fresh 64 MB array runs several times slower than filling one that was used before. A training step asks for the same
+sizes again and again, so a block goes back on a shelf when the last view of it dies, and the next array of that size
+takes it from there.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def empty_like(template: np.ndarray) -> np.ndarray:
 
 
 def in_order_of(template: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """``array`` with its memory in the order of ``template``, of the same shape; copied only if it is not so already."""
+    """``array`` with its memory in the order of ``template``, of the same shape; copied only if it is not."""
     if array.strides == template.strides and array.dtype == template.dtype:
         return array
     copy = empty_like(template)

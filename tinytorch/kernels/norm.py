@@ -1,6 +1,8 @@
-"""Sums over everything but the channels, and the normalisation that is made of them. Arrays are (pixels, channels), channels contiguous.
+"""Sums over everything but the channels, and the normalisation that is made of them. Arrays are (pixels, channels),
+channels contiguous.
 
-Sums are taken in float64, each thread over its own run of pixels, and the threads' sums are added in order: the same bits on every run.
+Sums are taken in float64, each thread over its own run of pixels, and the threads' sums are added in order: the same
+bits on every run.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Pooling over channels-last memory: all channels of a pixel are taken at once, which is what a vector wants.
 
-Arrays are (n, h, w, c). A window is described by ``(kernel_h, kernel_w, stride_h, stride_w, top, left)``, where top and left are the padding
-in front. Padding is never stored: taps outside the image are skipped.
+Arrays are (n, h, w, c). A window is described by ``(kernel_h, kernel_w, stride_h, stride_w, top, left)``, where top
+and left are the padding in front. Padding is never stored: taps outside the image are skipped.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numba import prange
@@ -19,7 +22,7 @@ def max_pool(x: np.ndarray, y: np.ndarray, winners: np.ndarray, window: Window) 
 
     The first of equal values wins; NaN beats every number.
     """
-    jit.run(_max_pool, x, y, winners, window)
+    jit.run(_max_pool(*window[:2]), x, y, winners, window)
 
 
 def max_pool_grad(dy: np.ndarray, winners: np.ndarray, dx: np.ndarray, window: Window) -> None:
@@ -43,28 +46,51 @@ def _clip(start, taps, size):  # type: ignore[no-untyped-def]
     return max(0, -start), min(taps, size - start)
 
 
-@jit.parallel
-def _max_pool(x, y, winners, window):  # type: ignore[no-untyped-def]
-    kernel_h, kernel_w, stride_h, stride_w, top, left = window
-    images, out_h, out_w, channels = y.shape
-    for line in prange(images * out_h):
-        n, h = line // out_h, line % out_h
-        h0 = h * stride_h - top
-        first_h, last_h = _clip(h0, kernel_h, x.shape[1])
-        for w in range(out_w):
-            w0 = w * stride_w - left
-            first_w, last_w = _clip(w0, kernel_w, x.shape[2])
-            best, winner = y[n, h, w], winners[n, h, w]
-            best[:] = x[n, h0 + first_h, w0 + first_w]
-            winner[:] = first_h * kernel_w + first_w
-            for kh in range(first_h, last_h):
-                for kw in range(first_w, last_w):
-                    pixel = x[n, h0 + kh, w0 + kw]
-                    tap = kh * kernel_w + kw
-                    for c in range(channels):
-                        wins = pixel[c] > best[c] or pixel[c] != pixel[c]
-                        best[c] = pixel[c] if wins else best[c]
-                        winner[c] = tap if wins else winner[c]
+@cache
+def _max_pool(kernel_h: int, kernel_w: int) -> Callable[..., None]:
+    """The kernel for one window size: whole windows are unrolled, so that the search stays in registers."""
+
+    @jit.serial
+    def search(x, n, h0, w0, y, winners):  # type: ignore[no-untyped-def]
+        for c in range(y.size):
+            best, winner = x[n, h0, w0, c], 0
+            for kh in range(kernel_h):
+                for kw in range(kernel_w):
+                    value = x[n, h0 + kh, w0 + kw, c]
+                    wins = (value > best) | (value != value)
+                    best, winner = (value, kh * kernel_w + kw) if wins else (best, winner)
+            y[c], winners[c] = best, winner
+
+    @jit.parallel
+    def max_pool(x, y, winners, window):  # type: ignore[no-untyped-def]
+        _, _, stride_h, stride_w, top, left = window
+        images, out_h, out_w, _ = y.shape
+        for line in prange(images * out_h):
+            n, h = line // out_h, line % out_h
+            h0 = h * stride_h - top
+            for w in range(out_w):
+                w0 = w * stride_w - left
+                if h0 >= 0 and w0 >= 0 and h0 + kernel_h <= x.shape[1] and w0 + kernel_w <= x.shape[2]:
+                    search(x, n, h0, w0, y[n, h, w], winners[n, h, w])
+                else:
+                    _search_edge(x, n, h0, w0, kernel_h, kernel_w, y[n, h, w], winners[n, h, w])
+
+    return max_pool
+
+
+@jit.serial
+def _search_edge(x, n, h0, w0, kernel_h, kernel_w, y, winners):  # type: ignore[no-untyped-def]
+    """``search`` for a window that reaches over the border of the image."""
+    first_h, last_h = _clip(h0, kernel_h, x.shape[1])
+    first_w, last_w = _clip(w0, kernel_w, x.shape[2])
+    y[:] = x[n, h0 + first_h, w0 + first_w]
+    winners[:] = first_h * kernel_w + first_w
+    for kh in range(first_h, last_h):
+        for kw in range(first_w, last_w):
+            for c in range(y.size):
+                value = x[n, h0 + kh, w0 + kw, c]
+                if value > y[c] or value != value:
+                    y[c], winners[c] = value, kh * kernel_w + kw
 
 
 @jit.parallel
@@ -91,7 +117,7 @@ def _max_pool_grad(dy, winners, dx, window):  # type: ignore[no-untyped-def]
 @jit.parallel
 def _avg_pool(x, y, window):  # type: ignore[no-untyped-def]
     kernel_h, kernel_w, stride_h, stride_w, top, left = window
-    images, out_h, out_w, channels = y.shape
+    images, out_h, out_w, _ = y.shape
     share = x.dtype.type(1) / x.dtype.type(kernel_h * kernel_w)
     for line in prange(images * out_h):
         n, h = line // out_h, line % out_h
@@ -111,7 +137,7 @@ def _avg_pool(x, y, window):  # type: ignore[no-untyped-def]
 @jit.parallel
 def _avg_pool_grad(dy, dx, window):  # type: ignore[no-untyped-def]
     kernel_h, kernel_w, stride_h, stride_w, top, left = window
-    images, out_h, out_w, channels = dy.shape
+    images, out_h, out_w, _ = dy.shape
     share = dy.dtype.type(1) / dy.dtype.type(kernel_h * kernel_w)
     for n in prange(images):
         dx[n] = 0

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-import numba
 from llvmlite import binding
+from numba import config as _numba_config
 
 
 @dataclass(frozen=True)
@@ -48,30 +49,28 @@ def target() -> Target:
 
 def _features() -> set[str]:
     """LLVM names of the instruction sets in use, from Numba's settings or from the CPU itself."""
-    forced = numba.config.CPU_FEATURES
-    if forced is None and numba.config.CPU_NAME not in (None, "host"):
-        return _FEATURES_OF.get(numba.config.CPU_NAME, set())
+    config: Any = _numba_config  # its settings are made at run time
+    forced, name = config.CPU_FEATURES, config.CPU_NAME
+    if forced is None and name not in (None, "host"):
+        return _FEATURES_OF.get(name, set())
     if forced is None:
         return {name for name, present in binding.get_host_cpu_features().items() if present}
     return {flag[1:] for flag in forced.split(",") if flag.startswith("+")}
 
 
 # NUMBA_CPU_NAME alone forces a model without naming its features; these are the ones a test or a user would name.
-_FEATURES_OF = {
-    **dict.fromkeys(("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3"), {"avx2"}),
-    **dict.fromkeys(
-        ("skylake-avx512", "icelake-server", "sapphirerapids", "znver4", "znver5", "x86-64-v4"),
-        {"avx2", "avx512f"},
-    ),
-}
+_AVX2 = ("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3")
+_AVX512 = ("skylake-avx512", "icelake-server", "sapphirerapids", "znver4", "znver5", "x86-64-v4")
+_FEATURES_OF = {name: {"avx2"} for name in _AVX2} | {name: {"avx2", "avx512f"} for name in _AVX512}
 
 
 @lru_cache(maxsize=4096)
 def tile_shape(pixels: int, channels: int, itemsize: int) -> tuple[int, int]:
     """Rows and vectors of the register tile that wastes least on a line of ``pixels`` × ``channels`` outputs.
 
-    A tile of ``rows × vectors`` does that many multiply-adds a step and loads ``rows`` broadcasts and ``vectors`` vectors for them; with
-    fewer than eight independent sums the adder's latency shows. The cheapest cover of the line wins, then the largest tile.
+    A tile of ``rows × vectors`` does that many multiply-adds a step and loads ``rows`` broadcasts and ``vectors``
+    vectors for them; with fewer than eight independent sums the adder's latency shows. The cheapest cover of the line
+    wins, then the largest tile.
     """
     cpu = target()
     vectors_needed = -(-channels // cpu.lanes(itemsize))
@@ -84,7 +83,8 @@ def tile_shape(pixels: int, channels: int, itemsize: int) -> tuple[int, int]:
     return min(_shapes(cpu, pixels, vectors_needed), key=steps)
 
 
-# Heights of a tile. Every one is a kernel to compile, so these few have to do: powers of two, and what divides 7, 14, 28, 56, 9 and 12.
+# Heights of a tile. Every one is a kernel to compile, so these few have to do: powers of two, and what divides 7, 14,
+# 28, 56, 9 and 12.
 _ROWS = (1, 2, 3, 4, 6, 7, 8, 9, 12, 14, 16)
 
 

@@ -4,8 +4,9 @@ A tile is a block of ``rows × lanes`` outputs whose sums stay in registers whil
 
     C[r, v] = D[r, v] + Σ_o Σ_m Σ_i A[r, o, m, i] · B[o, m, i, v]
 
-Every operand is a flat array, an offset and strides, counted in elements. What the letters mean is up to the caller: in a
-forward convolution ``r`` counts output pixels, ``v`` output channels, ``o`` kernel rows, ``m`` kernel columns and ``i`` input channels.
+Every operand is a flat array, an offset and strides, counted in elements. What the letters mean is up to the caller:
+in a forward convolution ``r`` counts output pixels, ``v`` output channels, ``o`` kernel rows, ``m`` kernel columns
+and ``i`` input channels.
 
 ``tile`` below is the definition, and what runs under ``NUMBA_DISABLE_JIT=1``. Compiled callers get the
 same contract written in vector registers by ``emit.py``.
@@ -22,7 +23,8 @@ def tile(rows, vectors, masked, width, c, d, a, b, counts, lanes):  # type: igno
     rows, vectors
         Size of the register block; compile-time constants.
     masked
-        1 if ``lanes`` may be less than ``vectors`` full vectors; then nothing beyond ``lanes`` is read or written. A constant.
+        1 if ``lanes`` may be less than ``vectors`` full vectors; then nothing beyond ``lanes`` is read or written. A
+        constant.
     width
         Numbers in one vector register; a constant.
     c : (array, offset, row stride)

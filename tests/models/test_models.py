@@ -1,0 +1,128 @@
+"""The networks by name, their sizes, and the recipes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinytorch import datasets, models
+from tinytorch.core.losses import CrossEntropyLoss
+from tinytorch.core.random import manual_seed
+from tinytorch.core.tensor import Tensor
+from tinytorch.models.recipes import RECIPES, SCHEDULES, Recipe, recipe
+
+
+def parameters(model) -> int:
+    return sum(p.size for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("simple-cnn", (3, 32, 32), 25_578),
+        ("mnist-convnet", (1, 28, 28), 824_458),
+        ("digits-cnn", (1, 8, 8), 29_258),
+        ("mlp", (1, 28, 28), 795_010),
+        ("mlp", (3, 32, 32), 3_083_010),
+    ],
+)
+def test_sizes(name, shape, expected):
+    assert parameters(models.create(name, shape, 10)) == expected
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (2, 28, 28)])
+def test_every_model_takes_any_shape_and_every_parameter_learns(name, shape):
+    model = models.create(name, shape, 7)
+    images = Tensor(np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32))
+    logits = model(images)
+    assert logits.shape == (4, 7)
+    CrossEntropyLoss()(logits, Tensor(np.array([0, 1, 2, 6]))).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None and np.abs(parameter.grad).sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_weights_depend_on_the_seed_alone(name):
+    states = []
+    for seed in (1, 1, 2):
+        manual_seed(seed)
+        states.append(models.create(name, (1, 8, 8), 10).state_dict())
+    np.testing.assert_equal(states[0], states[1])
+    assert any((states[0][key] != states[2][key]).any() for key in states[0])
+
+
+def test_state_reads_well():
+    assert list(models.create("mlp", (1, 8, 8), 10).state_dict()) == [
+        "hidden.weight", "hidden.bias", "classifier.weight", "classifier.bias",
+    ]  # fmt: skip
+    assert list(models.MNISTConvNet().state_dict())[:2] == ["features.0.weight", "features.0.bias"]
+
+
+def test_mnist_convnet_is_the_page_s_network():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    twin = nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * 7 * 7, 256), nn.ReLU(), nn.Linear(256, 10),
+    )  # fmt: skip
+    model = models.MNISTConvNet()
+    with torch.no_grad():
+        for theirs, ours in zip(twin.parameters(), model.parameters(), strict=True):
+            theirs.copy_(torch.tensor(np.array(ours.data)))
+    images = np.random.default_rng(0).normal(size=(2, 1, 28, 28)).astype(np.float32)
+    expected = twin(torch.tensor(images)).detach().numpy()
+    np.testing.assert_allclose(model(Tensor(images)).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_model_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"one of .*, got 'simplecnn'; did you mean 'simple-cnn'\?"):
+        models.create("simplecnn", (1, 8, 8), 10)
+    with pytest.raises(ValueError, match=r"got 'zzz'$"):
+        models.create("zzz", (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize(("name", "least"), [("mnist-convnet", 4), ("digits-cnn", 2)])
+def test_images_must_be_large_enough(name, least):
+    with pytest.raises(ValueError, match=f"at least {least} pixels a side"):
+        models.create(name, (1, least - 1, 8), 10)
+
+
+# ---- recipes ------------------------------------------------------------------------------------------
+
+
+def test_every_data_set_has_a_recipe_for_a_model_that_exists():
+    assert tuple(RECIPES) == datasets.names()
+    assert {entry.model for entry in RECIPES.values()} <= set(models.names())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 30])
+def test_every_schedule_starts_and_ends(name, steps):
+    schedule = SCHEDULES[name](steps)
+    assert all(0 <= schedule(step) <= 1 for step in range(steps))
+    assert max(schedule(step) for step in range(steps)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a positive integer, got 0"),
+        ({"batch_size": -1}, "batch_size must be a positive integer, got -1"),
+        ({"batch_size": True}, "batch_size must be a positive integer, got True"),
+        ({"lr": -0.1}, "lr must be positive and finite, got -0.1; try lr=0.003"),
+        ({"lr": float("nan")}, "lr must be positive and finite"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive and finite, got 0.0; try clip_norm=1.0"),
+        ({"weight_decay": -1.0}, "weight_decay must be finite and not negative"),
+        ({"schedule": "cosin"}, r"schedule must be one of .*, got 'cosin'; did you mean 'cosine'\?"),
+    ],
+)
+def test_a_recipe_refuses(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**{"model": "mlp", "epochs": 1, **settings})
+
+
+def test_an_unknown_data_set_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"dataset must be one of .*, got 'cifar'; did you mean 'cifar10'\?"):
+        recipe("cifar")

@@ -1,0 +1,1 @@
+"""The command line: `tinytorch train | evaluate | predict | compare | doctor`, one file a command."""

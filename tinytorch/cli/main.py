@@ -1,0 +1,55 @@
+"""The entry point `tinytorch`: the list of commands, and what becomes of an error.
+
+What a user can mend (a wrong name, file or number) is one paragraph on standard error and exit code 2.
+Anything else is a bug and shows its traceback; with TINYTORCH_TRACEBACK=1 in the environment all do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tinytorch.cli.compare import compare
+from tinytorch.cli.doctor import doctor
+from tinytorch.cli.evaluate import evaluate
+from tinytorch.cli.predict import predict
+from tinytorch.cli.train import train
+
+
+class _Commands(TyperGroup):
+    """The group of commands; the one place where expected errors end."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # `tinytorch … | head`: nobody is listening any more
+        except (ValueError, OSError) as error:
+            if os.environ.get("TINYTORCH_TRACEBACK"):
+                raise
+            typer.echo(f"Error: {_paragraph(error)}", err=True)
+            raise typer.Exit(2) from error
+
+
+def _paragraph(error: Exception) -> str:
+    """The error's own words, on one line whatever they contain."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}; check the path, its permissions and the free space"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="tinytorch",
+    help="Train, test and use small convolutional networks on this computer's CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, evaluate, predict, compare, doctor):
+    app.command()(command)

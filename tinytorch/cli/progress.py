@@ -1,0 +1,98 @@
+"""What a person sees while a model trains: a line for each epoch, and in a terminal a live one below."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from tinytorch.cli.console import duration, percent
+from tinytorch.core.training import Observer, Step, Trainer
+
+_NAMES = ("epoch", "loss", "accuracy", "test loss", "test acc.", "images/s", "time")
+_WIDTHS = (7, 9, 10, 11, 11, 10, 12)
+_REFRESH_SECONDS = 0.2  # drawing costs milliseconds, a training step may take fewer
+
+
+class Progress(Observer):
+    """Prints the events of a training run.
+
+    Without a terminal there are only the plain lines, no control characters.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    batch_size : int
+        Images in a step, for the speed that the live line shows.
+    """
+
+    def __init__(self, console: Console, batch_size: int) -> None:
+        self._console = console
+        self._batch_size = batch_size
+        live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = live if console.is_terminal else None
+        self._epochs = self._batches = self._first_step = 0
+        self._begin = self._drawn = 0.0
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, trainer: Trainer, epochs: int, batches: int) -> None:
+        """Print the header, and on resuming the epochs that were done before."""
+        self._epochs, self._batches = epochs, batches
+        self._console.print(_row(_NAMES), style="dim")
+        for record in trainer.history:
+            self._print_epoch(record)
+        if self._live is not None:
+            self._live.start()
+
+    def stepped(self, trainer: Trainer, step: Step) -> None:
+        """Redraw the live line, a few times a second; the first step, which may compile, does not count."""
+        now = perf_counter()
+        if not self._begin:
+            self._begin, self._first_step = now, step.step
+            return
+        if self._live is not None and now - self._drawn > _REFRESH_SECONDS:
+            self._drawn = now
+            self._live.update(self._line(step, now - self._begin), refresh=True)
+
+    def epoch_ended(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """Print the epoch's line."""
+        self._print_epoch(record)
+
+    def _print_epoch(self, record: dict[str, Any]) -> None:
+        cells = (
+            f"{record['epoch']}/{self._epochs}",
+            f"{record['loss']:.4f}",
+            percent(record["accuracy"]),
+            f"{record['validation_loss']:.4f}",
+            percent(record["validation_accuracy"]),
+            f"{record['images'] / record['seconds']:,.0f}",
+            duration(record["seconds"]),
+        )
+        self._console.print(_row(cells))
+
+    def _line(self, step: Step, seconds: float) -> Table:
+        """The live line: a bar over the whole run, the epoch's averages so far, speed and time left."""
+        done, total = step.step, self._epochs * self._batches
+        steps_per_second = (done - self._first_step) / seconds
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            f" epoch {step.epoch}/{self._epochs}",
+            ProgressBar(total=total, completed=done, width=24),
+            f"loss {step.averages['loss']:.4f}",
+            f"accuracy {percent(step.averages['accuracy'])}",
+            f"{steps_per_second * self._batch_size:,.0f} images/s",
+            f"{duration((total - done) / steps_per_second)} left",
+        )
+        return line
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))

@@ -1,0 +1,1 @@
+"""Files on disk: checkpoints, run folders, pictures and plots. Everything is written atomically."""
