@@ -39,6 +39,8 @@ cases = [
     Case(1, 3, 5, (6, 7), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     Case(2, 4, 6, (5, 6), (3, 2), (2, 1), ((0, 1), (1, 0)), (1, 2), 2),
     Case(1, 5, 19, (4, 4), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    Case(7, 3, 40, (1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    Case(1, 3, 90, (2, 9), (2, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)),
 ]
 for case in cases:
     for dtype in (np.float32, np.float64):
@@ -75,6 +77,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
         ({"NUMBA_DISABLE_JIT": "1"}, ""),
         ({"NUMBA_THREADING_LAYER": "workqueue"}, ""),
         ({"NUMBA_NUM_THREADS": "1"}, ""),
+        ({"NUMBA_NUM_THREADS": "5"}, ""),
     ],
 )
 def test_other_cpus_and_modes_are_exact(tmp_path, environment, name):

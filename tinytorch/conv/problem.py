@@ -211,8 +211,8 @@ def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], d
         expected = weight_shape[1] * groups
         raise ValueError(
             f"Expected {expected} input channels (weight {weight_shape}, groups={groups}), got {ci} in input "
-            f"{input_shape}; build the layer with in_channels={ci}, or check that the input is (batch, channels, height, "
-            "width)"
+            f"{input_shape}; build the layer with in_channels={ci}, or check that the input is (batch, channels, "
+            "height, width)"
         )
     if min(weight_shape) < 1 or min(input_shape[1:]) < 1 or input_shape[0] < 0:
         raise ValueError(

@@ -50,37 +50,34 @@ def _clip(start, taps, size):  # type: ignore[no-untyped-def]
 def _max_pool(kernel_h: int, kernel_w: int) -> Callable[..., None]:
     """The kernel for one window size: whole windows are unrolled, so that the search stays in registers."""
 
-    @jit.serial
-    def search(x, n, h0, w0, y, winners):  # type: ignore[no-untyped-def]
-        for c in range(y.size):
-            best, winner = x[n, h0, w0, c], 0
-            for kh in range(kernel_h):
-                for kw in range(kernel_w):
-                    value = x[n, h0 + kh, w0 + kw, c]
-                    wins = (value > best) | (value != value)
-                    best, winner = (value, kh * kernel_w + kw) if wins else (best, winner)
-            y[c], winners[c] = best, winner
-
     @jit.parallel
     def max_pool(x, y, winners, window):  # type: ignore[no-untyped-def]
         _, _, stride_h, stride_w, top, left = window
-        images, out_h, out_w, _ = y.shape
+        images, out_h, out_w, channels = y.shape
         for line in prange(images * out_h):
             n, h = line // out_h, line % out_h
             h0 = h * stride_h - top
             for w in range(out_w):
                 w0 = w * stride_w - left
-                if h0 >= 0 and w0 >= 0 and h0 + kernel_h <= x.shape[1] and w0 + kernel_w <= x.shape[2]:
-                    search(x, n, h0, w0, y[n, h, w], winners[n, h, w])
-                else:
+                if h0 < 0 or w0 < 0 or h0 + kernel_h > x.shape[1] or w0 + kernel_w > x.shape[2]:
                     _search_edge(x, n, h0, w0, kernel_h, kernel_w, y[n, h, w], winners[n, h, w])
+                    continue
+                largest, winner_of = y[n, h, w], winners[n, h, w]
+                for c in range(channels):
+                    best, winner = x[n, h0, w0, c], 0
+                    for kh in range(kernel_h):
+                        for kw in range(kernel_w):
+                            value = x[n, h0 + kh, w0 + kw, c]
+                            wins = (value > best) | (value != value)
+                            best, winner = (value, kh * kernel_w + kw) if wins else (best, winner)
+                    largest[c], winner_of[c] = best, winner
 
     return max_pool
 
 
 @jit.serial
 def _search_edge(x, n, h0, w0, kernel_h, kernel_w, y, winners):  # type: ignore[no-untyped-def]
-    """``search`` for a window that reaches over the border of the image."""
+    """The search in a window that reaches over the border of the image."""
     first_h, last_h = _clip(h0, kernel_h, x.shape[1])
     first_w, last_w = _clip(w0, kernel_w, x.shape[2])
     y[:] = x[n, h0 + first_h, w0 + first_w]
