@@ -64,9 +64,7 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
 
 
 def _weight_from(problem: ConvProblem, sums: np.ndarray) -> np.ndarray:
-    """Cut the filling off (g, kh · lines, tap rows, lanes) and give it the shape of the weight, its memory lanes
-    last.
-    """
+    """Cut the filling off (g, kh · lines, tap rows, lanes); the shape is that of the weight, the memory lanes last."""
     _, depth, *kernel = problem.weight_shape
     lanes = problem.co // problem.groups
     line_rows = math.prod(kernel) * depth // sums.shape[1]
@@ -103,13 +101,11 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 @jit.serial
-def _copy_window(source, image_at, t, group, row, window_h, window_w, scratch):  # type: ignore[no-untyped-def]
-    """Copy ``window_h × window_w`` pixels of one group's channels, from source row ``row`` and column ``t.left``;
-    outside the image is 0.
-    """
-    line = window_w * t.channels
-    first = min(max(0, -t.left), window_w)
-    last = max(first, min(window_w, t.source_w - t.left))
+def _copy_window(source, image_at, t, group, row, window_h, scratch):  # type: ignore[no-untyped-def]
+    """Copy ``window_h`` rows of one group's channels, from source row ``row`` on; outside the image is 0."""
+    line = t.window_w * t.channels
+    first = min(max(0, -t.left), t.window_w)
+    last = max(first, min(t.window_w, t.source_w - t.left))
     for h in range(window_h):
         to = h * line
         if row + h < 0 or row + h >= t.source_h:
@@ -140,7 +136,6 @@ def sweep_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Calla
         workers = scratch.shape[0]
         for worker in prange(workers):
             t = table[0]
-            window_w = (t.cols - 1) * t.step_w + max((t.n_m * t.n_i // t.channels - 1) * t.hop_w, 0) + 1
             for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
                 split, group = task % t.splits, task // t.splits % t.groups
                 band, image = task // (t.splits * t.groups) % t.bands, task // (t.splits * t.groups * t.bands)
@@ -152,9 +147,9 @@ def sweep_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Calla
                     area, line = source, t.source_w * t.source_c
                     area_at = image_at + top * line + t.left * t.source_c
                 else:
-                    area, line, area_at = scratch[worker], window_w * t.channels, 0
+                    area, line, area_at = scratch[worker], t.window_w * t.channels, 0
                     window_h = (band_rows - 1) * t.step_h + max(t.n_o - 1, 0) * t.hop_h + 1
-                    _copy_window(source, image_at, t, group, top, window_h, window_w, area)
+                    _copy_window(source, image_at, t, group, top, window_h, area)
                 for b in range(t.blocks * split // t.splits, t.blocks * (split + 1) // t.splits):
                     weights_at = ((group * t.blocks + b) * t.block_taps + t.first_tap) * block
                     lanes = min(block, t.lanes - b * block)
@@ -189,8 +184,7 @@ def gradient_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Ca
         workers = scratch.shape[0]
         for worker in prange(workers):
             t = table[0]
-            window_w = (t.cols - 1) * t.step_w + (t.lines * t.line_rows // t.channels - 1) * t.hop_w + 1
-            line, dy_pixel = (t.source_w if t.in_place else window_w) * t.channels, t.groups * t.lanes
+            line, dy_pixel = (t.source_w if t.in_place else t.window_w) * t.channels, t.groups * t.lanes
             first_unit, last_unit, first_block, last_block = 0, units, 0, t.blocks
             if shares == 1:  # each thread makes some lanes of the one sum
                 first_block, last_block = t.blocks * worker // workers, t.blocks * (worker + 1) // workers
@@ -207,7 +201,7 @@ def gradient_kernel(tile_rows: int, vectors: int, masked: int, width: int) -> Ca
                     area, origin = source, image_at + (t.top + row0 * t.step_h) * line + t.left * t.channels
                 else:
                     area, origin = scratch[worker], 0
-                    _copy_window(source, image_at, t, group, t.top + row0 * t.step_h, window_h, window_w, area)
+                    _copy_window(source, image_at, t, group, t.top + row0 * t.step_h, window_h, area)
                 dy_at = (image * t.rows + row0) * t.cols * dy_pixel + group * t.lanes
                 for b in range(first_block, last_block):
                     for tap in range(t.kernel_h * t.lines):

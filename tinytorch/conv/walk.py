@@ -179,6 +179,7 @@ def _sweep(problem, source, sink, rows: _Taps, cols: _Taps, itemsize: int, worke
         step_w=cols.step,
         hop_h=rows.hop,
         hop_w=cols.hop,
+        window_w=window_w,
         in_place=in_place,
         # the reduction; taps whose channels follow each other in memory are one run
         n_o=rows.taps,
@@ -258,6 +259,7 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
         step_w=width.stride,
         hop_h=height.dilation,
         hop_w=width.dilation,
+        window_w=window_w,
         in_place=in_place,
         # the sums: kernel rows, and in each the lines of taps whose channels follow each other in memory
         kernel_h=height.kernel,
