@@ -13,9 +13,7 @@ from tinytorch.conv.problem import ConvProblem
 
 @st.composite
 def cases(draw, max_dims: int = 2, max_pixels: int = 17) -> Case:
-    """Any convolution that has an output: uneven padding, stride beyond the kernel, dilation beyond the image,
-    groups, prime sizes.
-    """
+    """Any convolution with an output: uneven padding, wide strides, dilation beyond the image, groups, primes."""
     dims = draw(st.integers(1, max_dims))
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
     limit = max_pixels if dims < 3 else 5

@@ -98,9 +98,7 @@ def test_real_numbers_agree_with_oracle(algorithm, dtype, tolerance):
 @FEW
 @given(cases(), st.integers(0, 1000))
 def test_gradients_are_adjoint(case, seed):
-    """⟨dy, conv(x, w)⟩ = ⟨input_grad(dy, w), x⟩ = ⟨weight_grad(x, dy), w⟩, since a convolution is linear in each
-    operand.
-    """
+    """⟨dy, conv(x, w)⟩ = ⟨input_grad(dy, w), x⟩ = ⟨weight_grad(x, dy), w⟩: a convolution is bilinear."""
     problem = problem_of(case)
     x, w, _, dy = integers(case, seed, np.float64)
     inner = (dy * planner.forward(problem, x, w)).sum()

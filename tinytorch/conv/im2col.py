@@ -76,9 +76,7 @@ def _padded(problem: ConvProblem, x: np.ndarray) -> np.ndarray:
 
 
 def _windows(problem: ConvProblem, padded: np.ndarray) -> np.ndarray:
-    """View of a padded (n, …, ci) array as (n, ho, wo, kh, kw, g, ci/g); a pixel appears in every window that covers
-    it.
-    """
+    """View of a padded (n, …, ci) array as (n, ho, wo, kh, kw, g, ci/g): a pixel is in every window over it."""
     per_group = problem.ci // problem.groups
     batch, *spatial, channel = padded.strides
     steps = [s * axis.stride for s, axis in zip(spatial, problem.axes, strict=True)]

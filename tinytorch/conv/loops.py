@@ -74,8 +74,9 @@ _Visit = tuple[tuple[int, int, int, int], tuple[int, int, int, int], tuple[int, 
 
 
 def _visits(problem: ConvProblem) -> Iterator[_Visit]:
-    """The seven loops of ``forward``: output element, tap (first channel of the group, channel, row, column), padded
-    input pixel.
+    """The seven loops of ``forward``, one visit a multiply-accumulate: output element, tap, padded input pixel.
+
+    A tap is the first channel of its group, the channel in the group, the kernel row and the kernel column.
     """
     batch_size, out_channels, out_height, out_width = _shape_2d(problem.output_shape)
     _, in_channels, kernel_h, kernel_w = _shape_2d(problem.weight_shape)

@@ -129,8 +129,9 @@ def check_known(name: str) -> None:
 
 @contextmanager
 def use_algorithm(name: str | None) -> Iterator[None]:
-    """Within the block, in this thread, every convolution runs by the algorithm called ``name`` (None: let the
-    planner choose).
+    """Within the block, in this thread, every convolution runs by the algorithm called ``name``.
+
+    None lets the planner choose.
 
     The choice is made when the forward runs, and its gradients keep it.
     """

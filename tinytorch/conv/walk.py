@@ -84,15 +84,14 @@ def _forward_taps(axis: Axis) -> _Taps:
 
 
 def _phase_taps(axis: Axis) -> list[_Taps]:
-    """One ``_Taps`` per stride phase of the input pixels; the weight is expected turned by 180° (tap j is kernel − 1
-    − j).
-    """
+    """One ``_Taps`` per stride phase of the input pixels, for a weight whose taps are in reverse order."""
     return [_phase(axis, first) for first in range(min(axis.stride, axis.size))]
 
 
 def _phase(axis: Axis, first: int) -> _Taps:
-    """Input pixels first, first + stride, … meet tap k in window (pixel + before − k · dilation) / stride, if that is
-    whole.
+    """The phase first, first + stride, …: a pixel meets tap k in window (pixel + before − k · dilation) / stride.
+
+    Only the taps for which that is a whole number belong to the phase.
     """
     place = first + axis.before
     taps = [k for k in range(axis.kernel) if (place - k * axis.dilation) % axis.stride == 0]
@@ -128,11 +127,10 @@ def input_grad(problem: ConvProblem, itemsize: int, workers: int) -> tuple[Walk,
 
 
 def _joined(problem: ConvProblem, workers: int) -> ConvProblem:
-    """The same work in two dimensions. Where windows are single pixels, all pixels of the batch make one line, cut
-    for the threads.
+    """The same work in two dimensions, and where windows are single pixels, in one line of all the batch's pixels.
 
-    That fills the tiles of small images, and turns a linear layer, whose images are one pixel large, into a matrix
-    product.
+    The line is cut for the threads. It fills the tiles of small images, and turns a linear layer, whose images are
+    one pixel large, into a matrix product.
     """
     height, width = (Axis(1, 1), *problem.axes)[-2:]
     pixels = height.size * width.size

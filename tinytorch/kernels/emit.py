@@ -96,9 +96,7 @@ class _Block:
 
 
 def _row_pointers(builder: ir.IRBuilder, pointer: ir.Value, stride: ir.Value, rows: int) -> list[ir.Value]:
-    """Addresses of ``rows`` rows, written so that one address register serves three of them (base, +1 and +2
-    strides).
-    """
+    """Addresses of ``rows`` rows; one address register serves three of them (base, +1 and +2 strides)."""
     pointers = [pointer]
     for r in range(1, rows):
         steps = r % 3 or 3
@@ -155,9 +153,7 @@ def _nest(
     state: list[ir.Value],
     loops: str,
 ) -> None:
-    """Run the reduction loops named by ``loops``, outermost first; ``state`` is the sums and the two operand
-    pointers.
-    """
+    """Run the reduction loops ``loops``, outermost first; ``state`` is the sums and the two operand pointers."""
     if not loops:
         _step(builder, block, rows, args, state)
         return
