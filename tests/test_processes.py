@@ -110,3 +110,17 @@ print("survived")
 def test_import_is_light(tmp_path):
     code = "import sys, tinytorch; print(sorted({'torch', 'matplotlib', 'typer', 'rich', 'PIL', 'pooch', 'pandas'} & set(sys.modules)))"
     assert run(code, tmp_path).stdout == "[]\n"
+
+
+def test_without_a_place_for_the_cache_kernels_still_run(tmp_path):
+    code = """
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = []
+import numpy as np
+from tinytorch import Tensor
+from tinytorch.core.activations import ReLU
+print(ReLU()(Tensor([-1.0, 2.0])).data.tolist())
+"""
+    done = run(code, tmp_path)
+    assert done.stdout == "[0.0, 2.0]\n"
+    assert "set NUMBA_CACHE_DIR to a folder that can" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tinytorch import datasets
 from tinytorch.cli.main import app
+from tinytorch.cli.progress import Progress
+from tinytorch.core.training import Step
 from tinytorch.io.checkpoint import load_arrays, load_state, save_state
 from tinytorch.io.run import Run
 
@@ -381,6 +385,104 @@ def test_compare_refuses(finished, here):
     assert "history.jsonl is damaged" in refused("compare", finished, "x")
     Path("x/history.jsonl").unlink()
     assert "x has no complete epoch" in refused("compare", finished, "x")
+
+
+def killed_before_the_first_checkpoint(folder: Path) -> None:
+    """Leave what is there when the process dies right after the run folder was made."""
+    tinytorch("train", *SMALL, "--epochs", 1, "--out", folder)
+    for path in folder.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+
+
+def test_a_run_without_a_checkpoint_yet_starts_over(here):
+    killed_before_the_first_checkpoint(Path("killed"))
+    tinytorch("train", "--resume", "--out", "killed")
+    tinytorch("train", *SMALL, "--epochs", 1, "--out", "whole")
+    assert Path("killed/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+def test_a_leftover_of_a_killed_process_does_not_occupy_the_folder(here):
+    Path("x").mkdir()
+    Path("x/.config.json.k3y_").touch()
+    tinytorch("train", *SMALL, "--epochs", 1, "--out", "x")
+    assert "x is not empty" in refused("train", *SMALL, "--out", "x")
+
+
+def test_trained_weights_without_a_checkpoint_are_never_overwritten(here):
+    tinytorch("train", *SMALL, "--epochs", 1, "--out", "x")
+    Path("x/checkpoint.safetensors").unlink()
+    before = Path("x/model.safetensors").read_bytes()
+    assert "there is nothing to resume" in refused("train", "--resume", "--epochs", 2, "--out", "x")
+    assert Path("x/model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("input_shape", "abc"), ("input_shape", [1, 8]), ("input_shape", [0, 8, 8]), ("classes", []), ("classes", 5),
+        ("mean", None), ("mean", [0.5, 0.5]), ("std", [0.0]), ("std", ["a"]), ("mean", [float("nan")]),
+        ("seed", "x"), ("dataset", 7), ("recipe", None),
+    ],
+)  # fmt: skip
+def test_a_config_that_makes_no_sense_is_refused(finished, here, field, value):
+    config = json.loads((finished / "config.json").read_text())
+    Path("x").mkdir()
+    Path("x/config.json").write_text(json.dumps({**config, field: value}))
+    assert f"x/config.json can't be used: it does not describe a run ({field}" in refused("evaluate", "x")
+
+
+@pytest.mark.parametrize("line", ["5", "{}", "null", '{"epoch": 1}', '{"epoch": 1, "validation_accuracy": "a"}'])
+def test_compare_refuses_a_history_that_makes_no_sense(finished, here, line):
+    tinytorch("train", *SMALL, "--epochs", 1, "--out", "x")
+    Path("x/history.jsonl").write_text(line + "\n")
+    assert "history.jsonl is damaged" in refused("compare", finished, "x")
+
+
+def test_an_output_that_knows_only_ascii_gets_question_marks(finished):
+    command = [sys.executable, "-m", "tinytorch", "evaluate", str(finished)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout and "accuracy" in done.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_live_line_fits_the_terminal(columns):
+    terminal = Console(width=columns, force_terminal=True, color_system=None, file=io.StringIO())
+    progress = Progress(terminal, batch_size=64)
+    progress._epochs, progress._batches = 30, 1000
+    step = Step(11, 500, 10_500, 1.25, {"loss": 1.2345, "accuracy": 0.9876}, 32_000)
+    line = terminal.render_lines(progress._line(step, 100.0))
+    assert len(line) == 1
+    text = "".join(segment.text for segment in line[0])
+    assert "loss 1.2345" in text and "left" in text and "…" not in text
+
+
+def test_a_narrow_terminal_gets_fewer_columns():
+    terminal = Console(width=40, force_terminal=True, color_system=None, file=io.StringIO())
+    record = {
+        "epoch": 1, "loss": 1.0, "accuracy": 0.5, "validation_loss": 1.0, "validation_accuracy": 0.75, "seconds": 2.0,
+        "images": 100,
+    }  # fmt: skip
+    Progress(terminal, batch_size=64).epoch_ended(None, record)
+    shown = terminal.file.getvalue().rstrip("\n")
+    assert len(shown) <= 40 and "75.00 %" in shown and "2.0 s" in shown
+
+
+def test_commands_to_copy_quote_the_folder(here):
+    assert "tinytorch predict 'a b' PICTURE.png" in tinytorch("train", *SMALL, "--epochs", 1, "--out", "a b").stdout
+
+
+@pytest.mark.parametrize("arguments", [("train", "MNIST"), ("train", "--model", "MLP")])
+def test_names_in_capitals_get_the_hint(here, arguments):
+    assert "did you mean 'm" in refused(*arguments)
+
+
+def test_help_paragraphs_flow():
+    text = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "100"}).stdout
+    assert "one with a light border" in " ".join(text.split())
+    assert not any(line.strip() == "one" for line in text.splitlines())
 
 
 # ---- doctor -----------------------------------------------------------------------------------------------

@@ -311,3 +311,22 @@ def test_crop_errors():
 def test_transforms_want_four_axes(transform):
     with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), got \(5, 8, 6\)"):
         transform(IMAGES[:5, 0], rng())
+
+
+class PlainPairs:
+    """A data set in PyTorch's sense that inherits from nothing."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return np.full(2, index, np.float32), index
+
+
+@pytest.mark.parametrize("dataset", [PlainPairs(), [(np.full(2, i, np.float32), i) for i in range(3)]])
+def test_any_sequence_of_items_is_a_data_set(dataset):
+    (x, y), (x_last, y_last) = DataLoader(dataset, batch_size=2)
+    np.testing.assert_array_equal(x.numpy(), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(y.numpy(), [0, 1])
+    np.testing.assert_array_equal(x_last.numpy(), [[2, 2]])
+    assert y_last.dtype == np.int64

@@ -229,3 +229,22 @@ def test_loss_errors():
         F.one_hot(Tensor([0.5]), 3)
     with pytest.raises(ValueError, match=r"approximate must be 'none' .* got 'erf'"):
         F.gelu(x, "erf")
+
+
+@pytest.mark.parametrize("kind", [np.array, list])
+def test_labels_may_be_arrays_or_lists(kind):
+    x = Tensor(np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32))
+    expected = F.cross_entropy(x, Tensor([0, 2])).item()
+    assert F.cross_entropy(x, kind([0, 2])).item() == expected
+    assert F.cross_entropy(x, kind([0, 2]), reduction="sum").item() == pytest.approx(2 * expected)
+    np.testing.assert_array_equal(F.one_hot(kind([0, 2]), 3).numpy(), [[1, 0, 0], [0, 0, 1]])
+    with pytest.raises(ValueError, match="labels must lie in 0 … 2 for 3 classes, got 3"):
+        F.cross_entropy(x, kind([0, 3]))
+    with pytest.raises(ValueError, match="labels must lie in 0 … 2 for 3 classes, got 3"):
+        F.one_hot(kind([3]), 3)
+
+
+def test_binary_targets_may_be_an_array():
+    x = Tensor(np.array([0.5, -1.0], np.float32))
+    expected = F.binary_cross_entropy_with_logits(x, Tensor([0.0, 1.0])).item()
+    assert F.binary_cross_entropy_with_logits(x, np.array([0.0, 1.0])).item() == expected

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from tests.oracle.gradcheck import check_gradients
 from tests.oracle.torch_twin import compare
 from tinytorch.core import creation, random
+from tinytorch.core.autograd import no_grad
 from tinytorch.core.tensor import Tensor, cat, stack
 
 RNG = np.random.default_rng(7)
@@ -552,3 +553,41 @@ def test_random_state_round_trip():
         random.manual_seed(-1)
     with pytest.raises(ValueError, match=r"must come from random.get_state\(\)"):
         random.set_state({"nonsense": 1})
+
+
+def test_repr_names_max_and_min():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    assert repr(x.max()) == "Tensor(2., grad_fn=<max>)"
+    assert repr(x.min()) == "Tensor(1., grad_fn=<min>)"
+
+
+# ---- in place ---------------------------------------------------------------------------------------------
+
+
+def test_an_update_by_hand_changes_the_leaf():
+    w = Tensor([4.0, 8.0], requires_grad=True)
+    same, memory = w, w.data
+    with no_grad():
+        w -= 1
+        w *= Tensor([2.0, 1.0])
+        w /= 2
+        w += np.float32(1)
+    assert w is same and w.data is memory and w.requires_grad and w.is_leaf
+    np.testing.assert_array_equal(w.data, [4.0, 4.5])
+
+
+def test_in_place_on_a_recorded_leaf_is_refused_and_elsewhere_makes_a_new_tensor():
+    w = Tensor([1.0], requires_grad=True)
+    with pytest.raises(RuntimeError, match="a leaf that requires grad can't be changed in place"):
+        w += 1
+    y = first = w * 3
+    y += w
+    assert y is not first
+    y.backward()
+    assert w.grad[0] == 4
+
+
+def test_in_place_keeps_the_kind_of_number():
+    counts = Tensor([1, 2])
+    with no_grad(), pytest.raises(TypeError, match="same_kind"):
+        counts += 0.5

@@ -380,3 +380,9 @@ def test_any_module_can_be_trained():
     model = Plain()
     trainer = Trainer(model, SGD(model.parameters(), lr=0.1), CrossEntropyLoss())
     assert len(trainer.fit(make_loader(), epochs=2)) == 2
+
+
+def test_a_loader_without_an_order_is_refused():
+    for loader in (make_data(), list(make_loader())):
+        with pytest.raises(TypeError, match=r"train_loader must be a DataLoader, got (TensorDataset|list)"):
+            make_trainer().fit(loader)

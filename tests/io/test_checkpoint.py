@@ -137,3 +137,11 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path):
     write_atomically(tmp_path / "ours", b"")
     (tmp_path / "plain").touch()
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_same_content_is_the_same_file(path):
+    files = set()
+    for _ in range(12):
+        save_arrays(path, {"b": np.arange(3), "a": np.ones(2)}, {"model": "x", "seed": "0"})
+        files.add(path.read_bytes())
+    assert len(files) == 1

@@ -9,7 +9,7 @@ import typer
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Folders of two or more runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of two or more runs.")],
     out: Annotated[Path, typer.Option(help="The picture to write or replace.")] = Path("compare.png"),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:

@@ -6,7 +6,9 @@ Anything else is a bug and shows its traceback; with TINYTORCH_TRACEBACK=1 in th
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from typing import Any
 
 import typer
@@ -24,6 +26,9 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a bar becomes ??? where the output is not Unicode
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -50,6 +55,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # flows paragraphs
 )
 for command in (train, evaluate, predict, compare, doctor):
     app.command()(command)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Pictures in any common format.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures in any common format.")],
     top: Annotated[int, typer.Option(help="Classes to show for each picture.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of bars.")] = False,
 ) -> None:

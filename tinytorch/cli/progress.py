@@ -15,6 +15,8 @@ from tinytorch.core.training import Observer, Step, Trainer
 
 _NAMES = ("epoch", "loss", "accuracy", "test loss", "test acc.", "images/s", "time")
 _WIDTHS = (7, 9, 10, 11, 11, 10, 12)
+_NARROW = (0, 1, 4, 6)  # what fits 40 columns: epoch, loss, test accuracy, time
+_LEAST_BAR = 5  # columns; a shorter bar says nothing
 _REFRESH_SECONDS = 0.2  # drawing costs milliseconds, a training step may take fewer
 
 
@@ -46,7 +48,7 @@ class Progress(Observer):
     def started(self, trainer: Trainer, epochs: int, batches: int) -> None:
         """Print the header, and on resuming the epochs that were done before."""
         self._epochs, self._batches = epochs, batches
-        self._console.print(_row(_NAMES), style="dim")
+        self._console.print(self._row(_NAMES), style="dim")
         for record in trainer.history:
             self._print_epoch(record)
         if self._live is not None:
@@ -76,23 +78,32 @@ class Progress(Observer):
             f"{record['images'] / record['seconds']:,.0f}",
             duration(record["seconds"]),
         )
-        self._console.print(_row(cells))
+        self._console.print(self._row(cells))
+
+    def _row(self, cells: tuple[str, ...]) -> str:
+        shown = range(len(cells)) if self._console.width >= sum(_WIDTHS) else _NARROW
+        return "".join(cells[i].rjust(_WIDTHS[i]) for i in shown)
 
     def _line(self, step: Step, seconds: float) -> Table:
         """The live line: a bar over the whole run, the epoch's averages so far, speed and time left."""
         done, total = step.step, self._epochs * self._batches
         steps_per_second = (done - self._first_step) / seconds
-        line = Table.grid(padding=(0, 2))
-        line.add_row(
+        cells = [
             f" epoch {step.epoch}/{self._epochs}",
-            ProgressBar(total=total, completed=done, width=24),
             f"loss {step.averages['loss']:.4f}",
+            f"{duration((total - done) / steps_per_second)} left",
             f"accuracy {percent(step.averages['accuracy'])}",
             f"{steps_per_second * self._batch_size:,.0f} images/s",
-            f"{duration((total - done) / steps_per_second)} left",
-        )
+        ]
+        while len(cells) > 3 and self._room(cells) < 0:
+            cells.pop()
+        if self._room(cells) < 0:
+            cells[0] = cells[0].replace("epoch ", "")
+        line = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=total, completed=done, width=min(24, self._room(cells) - 2))
+        line.add_row(*cells[:1], *([bar] if bar.width and bar.width >= _LEAST_BAR else []), *cells[1:])
         return line
 
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "".join(cell.rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
+    def _room(self, cells: list[str]) -> int:
+        """Columns that are left in the line."""
+        return self._console.width - sum(map(len, cells)) - 2 * (len(cells) - 1)

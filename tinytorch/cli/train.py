@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -127,7 +128,8 @@ def _work(run: Run, data: ImageData, resume: bool, terminal: Console, json: bool
     loader = session.train_loader(config, data)
     trainer = session.make_trainer(config, len(loader))
     if resume:
-        run.restore(trainer)
+        if not run.is_untouched():
+            run.restore(trainer)
         _check_unfinished(run, trainer)
         run.save_config()  # --epochs may have changed
     parameters = sum(p.size for p in trainer.model.parameters())
@@ -184,9 +186,12 @@ def _stopping(trainer: Trainer, terminal: Console) -> Iterator[list[int]]:
 
 
 def _report_stop(run: Run, trainer: Trainer, terminal: Console) -> None:
+    where = (
+        f"in epoch {trainer.epoch + 1} after batch {trainer.batch}" if trainer.batch else f"after epoch {trainer.epoch}"
+    )
     terminal.print(
-        f"\nStopped in epoch {trainer.epoch + 1} after batch {trainer.batch}, and saved. Continue with\n"
-        f"  tinytorch train {run.config.dataset} --out {run.folder} --resume",
+        f"\nStopped {where}, and saved. Continue with\n"
+        f"  tinytorch train {run.config.dataset} --out {quote(str(run.folder))} --resume",
         markup=False,
     )
 
@@ -235,6 +240,6 @@ def _table(result: dict[str, Any]) -> Any:
             ),
             ("weights", f"{out}/model.safetensors"),
             ("curves", f"{out}/curves.png"),
-            ("try it", f"tinytorch predict {out} PICTURE.png"),
+            ("try it", f"tinytorch predict {escape(quote(result['out']))} PICTURE.png"),
         ]
     )

@@ -102,25 +102,33 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 @jit.serial
 def _copy_window(source, image_at, t, group, row, window_h, scratch):  # type: ignore[no-untyped-def]
-    """Copy ``window_h`` rows of one group's channels, from source row ``row`` on; outside the image is 0."""
+    """Copy ``window_h`` rows of one group's channels, from source row ``row`` on; outside the image is 0.
+
+    Loops, not slices: what NumPy's slice assignment may have to say about shapes takes seconds to compile.
+    """
     line = t.window_w * t.channels
     first = min(max(0, -t.left), t.window_w)
     last = max(first, min(t.window_w, t.source_w - t.left))
     for h in range(window_h):
         to = h * line
         if row + h < 0 or row + h >= t.source_h:
-            scratch[to : to + line] = 0
+            _clear(scratch, to, to + line)
             continue
-        scratch[to : to + first * t.channels] = 0
-        scratch[to + last * t.channels : to + line] = 0
+        _clear(scratch, to, to + first * t.channels)
+        _clear(scratch, to + last * t.channels, to + line)
         at = image_at + ((row + h) * t.source_w + t.left + first) * t.source_c + group * t.channels
-        if t.channels == t.source_c:
-            count = (last - first) * t.channels
-            scratch[to + first * t.channels : to + first * t.channels + count] = source[at : at + count]
-            continue
-        for w in range(last - first):
-            here = to + (first + w) * t.channels
-            scratch[here : here + t.channels] = source[at + w * t.source_c : at + w * t.source_c + t.channels]
+        whole = t.channels == t.source_c  # then the pixels of a row are one run
+        runs, length = (1, (last - first) * t.channels) if whole else (last - first, t.channels)
+        for run in range(runs):
+            here, there = to + first * t.channels + run * length, at + run * t.source_c
+            for i in range(length):
+                scratch[here + i] = source[there + i]
+
+
+@jit.serial
+def _clear(line, start, stop):  # type: ignore[no-untyped-def]
+    for i in range(start, stop):
+        line[i] = 0
 
 
 @cache

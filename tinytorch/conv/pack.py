@@ -91,7 +91,8 @@ def _lane_blocks(weight, packed, groups):  # type: ignore[no-untyped-def]
         first, count = b // blocks_of_group * per_group + start, min(lanes, per_group - start)
         for tap in range(spatial):
             for k in range(depth):
-                packed[b, tap, k, :count] = weight[tap, k, first : first + count]
+                for lane in range(count):
+                    packed[b, tap, k, lane] = weight[tap, k, first + lane]
 
 
 @jit.parallel
@@ -104,6 +105,5 @@ def _turned_blocks(weight, packed, groups):  # type: ignore[no-untyped-def]
         for tap in range(spatial):
             for start in range(0, depth, 16):  # squares of 16 × lanes stay in L1 while they are transposed
                 for lane in range(count):
-                    row = weight[spatial - 1 - tap, first + lane, group * depth : (group + 1) * depth]
                     for k in range(start, min(start + 16, depth)):
-                        packed[b, tap, k, lane] = row[k]
+                        packed[b, tap, k, lane] = weight[spatial - 1 - tap, first + lane, group * depth + k]

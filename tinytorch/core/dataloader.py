@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Any,
         batch_size: int = 1,
         shuffle: bool = False,
         drop_last: bool = False,
@@ -121,6 +122,7 @@ class DataLoader:
         prefetch: int = 2,
     ) -> None:
         self.dataset = dataset
+        self._gather = dataset.gather if isinstance(dataset, Dataset) else partial(Dataset.gather, dataset)
         self.batch_size = _at_least("batch_size", batch_size, 1)
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -158,7 +160,7 @@ class DataLoader:
             yield self._batch(indices, np.random.default_rng([self.seed, epoch, i]))
 
     def _batch(self, indices: np.ndarray, rng: np.random.Generator) -> Batch:
-        first, *others = self.dataset.gather(indices)
+        first, *others = self._gather(indices)
         if self.transform is not None:
             first = self.transform(first, rng)
         if first.dtype == np.uint8:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinytorch.conv import planner
 from tinytorch.conv.problem import ConvProblem
@@ -241,7 +242,7 @@ def pad(x: Tensor, pad: Sequence[int], value: Number = 0.0) -> Tensor:
     return x.pad(pad, value)
 
 
-def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+def one_hot(labels: Tensor | ArrayLike, num_classes: int) -> Tensor:
     """Rows of the identity: (…) integer labels become (…, num_classes) int64.
 
     Raises
@@ -251,7 +252,7 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     ValueError
         If a label is outside 0 … num_classes - 1.
     """
-    indices = labels.data
+    indices = _as_tensor(labels).data
     _check_labels(indices, num_classes, ignore_index=None)
     return Tensor.wrap((indices[..., None] == np.arange(num_classes)).astype(np.int64))
 
@@ -286,6 +287,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: s
     ValueError
         If the shapes differ or the reduction is unknown.
     """
+    target = _as_tensor(target)
     _check_same_shape(input, target)
     x, y = input.data, target.data.astype(input.dtype, copy=False)
 
@@ -361,8 +363,9 @@ def cross_entropy(
     return _reduce(record(np.where(counted, loss, 0), (input,), backward), reduction, counted)
 
 
-def _read_labels(input: Tensor, target: Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_labels(input: Tensor, target: Tensor | ArrayLike, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
     """Check class labels; return where they count, and them with a class axis, 0 where ignored."""
+    target = _as_tensor(target)
     expected = (*input.shape[:1], *input.shape[2:])
     if input.ndim < 2 or target.shape != expected:
         raise ValueError(
@@ -386,6 +389,11 @@ def _check_labels(labels: np.ndarray, num_classes: int, ignore_index: int | None
             f"labels must lie in 0 … {num_classes - 1} for {num_classes} classes, got "
             f"{labels[wrong].flat[0]}; count classes from 0 and check the size of the last layer"
         )
+
+
+def _as_tensor(values: Tensor | ArrayLike) -> Tensor:
+    """Let labels and targets be arrays or lists, as they often are."""
+    return values if isinstance(values, Tensor) else Tensor(values)
 
 
 def _check_same_shape(input: Tensor, target: Tensor) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from tinytorch.core.autograd import Node, record, run_backward
+from tinytorch.core.autograd import Node, is_grad_enabled, record, run_backward
 
 Dims = int | tuple[int, ...] | None
 Number = int | float
@@ -99,6 +99,24 @@ def _binary(operation: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, 
         if not isinstance(other, Tensor | np.ndarray | np.generic | int | float):
             return NotImplemented
         return operation(*_harmonise(self, other))
+
+    return method
+
+
+def _in_place(operation: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """`x op= y`: changes `x` where nothing is recorded, as in an update by hand; elsewhere the same as `x = x op y`."""
+
+    @wraps(operation)
+    def method(self: Tensor, other: Any) -> Tensor:
+        if not is_grad_enabled():
+            np.copyto(self.data, operation(self, other).data, casting="same_kind")
+            return self
+        if self.is_leaf and self.requires_grad:
+            raise RuntimeError(
+                "a leaf that requires grad can't be changed in place while operations are recorded; write x = x + … "
+                "for a new tensor, or update it inside `with no_grad():`"
+            )
+        return operation(self, other)
 
     return method
 
@@ -489,6 +507,11 @@ class Tensor:
     def __rpow__(self, other: Tensor) -> Tensor:
         return other._power_of_tensor(self)
 
+    __iadd__ = _in_place(__add__)
+    __isub__ = _in_place(__sub__)
+    __imul__ = _in_place(__mul__)
+    __itruediv__ = _in_place(__truediv__)
+
     def __neg__(self) -> Tensor:
         def backward(grad: np.ndarray):
             return (-grad,)
@@ -678,6 +701,7 @@ class Tensor:
             tied = (data == extreme) | np.isnan(data)
             return (tied * (grad / tied.sum(axis=dim, keepdims=True, dtype=data.dtype)),)
 
+        extreme_backward.__qualname__ = best.__name__  # max or min, for repr
         out = extreme if keepdim else extreme.squeeze(axis=_axes(dim, data.ndim))
         return record(out, (self,), extreme_backward)
 

@@ -313,6 +313,8 @@ class Trainer:
 
         Raises
         ------
+        TypeError
+            If `train_loader` is no loader.
         ValueError
             If `epochs` is not positive or there is nothing to train on.
         NonFiniteError
@@ -320,6 +322,11 @@ class Trainer:
             then; the last checkpoint made by an observer is older and sound.
         """
         _check_positive("epochs", epochs)
+        if not hasattr(train_loader, "set_epoch"):
+            raise TypeError(
+                f"train_loader must be a DataLoader, got {type(train_loader).__name__}; its order must follow from the "
+                "epoch: DataLoader(dataset, batch_size=64, shuffle=True)"
+            )
         if len(train_loader) == 0:
             raise ValueError("the training data is empty: train_loader yields no batch; give it at least one example")
         self._stop = False
@@ -427,7 +434,7 @@ class Trainer:
         lr = self.optimizer.param_groups[0]["lr"]
         return (
             f"stopped in epoch {self.epoch + 1}, step {self.step + 1}: {what} (learning rate {lr:.3g}); "
-            "training has diverged: use a lower learning rate or with gradient clipping (clip_norm=1.0)"
+            "training has diverged: use a lower learning rate, or clip the gradients (clip_norm=1.0)"
         )
 
     def evaluate(self, loader: Any) -> dict[str, float]:

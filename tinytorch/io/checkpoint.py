@@ -40,7 +40,18 @@ def save_arrays(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Ma
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     header = dict(metadata or {})
     header["digest"] = _digest(contiguous, header)
-    write_atomically(Path(path), save(contiguous, metadata=header))
+    write_atomically(Path(path), _in_order(save(contiguous, metadata=header)))
+
+
+def _in_order(file: bytes) -> bytes:
+    """Sort the header of a safetensors file: the library writes metadata in random order, and one content is one file.
+
+    The header is JSON behind its length in 8 bytes, padded to a multiple of 8 with spaces.
+    """
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[end:]
 
 
 def load_arrays(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from tinytorch.core.training import Observer, Trainer
 from tinytorch.io.checkpoint import load_arrays, load_state, save_arrays, save_state
 from tinytorch.io.files import write_atomically
 from tinytorch.models import Recipe, create
+
+_SAVED = ("checkpoint.safetensors", "model.safetensors", "history.jsonl")
+_LEFTOVER = ".config.json."  # how the temporary file begins that a process killed while writing leaves behind
+_RECORDED = ("epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds", "images")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,20 @@ class RunConfig:
     std: tuple[float, ...]
     data_dir: str | None = None
 
+    def __post_init__(self) -> None:
+        shape, channels = self.input_shape, len(self.mean) if isinstance(self.mean, tuple) else 0
+        for name, holds in {
+            "dataset": isinstance(self.dataset, str),
+            "seed": isinstance(self.seed, int) and self.seed >= 0,
+            "input_shape": _all(shape, int) and len(shape) == 3 and min(shape) > 0,
+            "classes": _all(self.classes, str),
+            "mean": _all(self.mean, float) and all(map(isfinite, self.mean)) and shape[:1] == (channels,),
+            "std": _all(self.std, float) and len(self.std) == channels and all(0 < x < float("inf") for x in self.std),
+            "data_dir": isinstance(self.data_dir, str | None),
+        }.items():
+            if not holds:
+                raise ValueError(f"{name} can't be {getattr(self, name)!r}")
+
     def build_model(self) -> Module:
         """Return the network with fresh weights."""
         return create(self.recipe.model, self.input_shape, len(self.classes))
@@ -63,15 +82,21 @@ class RunConfig:
         """
         try:
             fields = json.loads(text)
+            if not isinstance(fields, dict) or not isinstance(fields.get("recipe"), dict):
+                raise ValueError("recipe is missing")
             recipe = Recipe(**fields.pop("recipe"))
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
             return cls(recipe=recipe, **values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"it does not describe a run ({error})") from error
 
     def to_json(self) -> str:
         """Return the config as indented JSON."""
         return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def _all(values: Any, kind: type) -> bool:
+    return isinstance(values, tuple) and len(values) > 0 and all(isinstance(value, kind) for value in values)
 
 
 class Run:
@@ -98,7 +123,7 @@ class Run:
             If the folder has something in it, or can't be made.
         """
         try:
-            if folder.is_dir() and any(folder.iterdir()):
+            if folder.is_dir() and any(not path.name.startswith(_LEFTOVER) for path in folder.iterdir()):
                 raise ValueError(
                     f"{folder} is not empty and never overwritten; continue its run with --resume or choose "
                     "another folder with --out"
@@ -130,6 +155,10 @@ class Run:
             return cls(folder, RunConfig.from_json(path.read_text()))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} can't be used: {error}; restore it from a copy") from error
+
+    def is_untouched(self) -> bool:
+        """Whether there is only the config: the process died before its first checkpoint, so nothing is to lose."""
+        return not any((self.folder / name).exists() for name in _SAVED)
 
     # ---- what is in it -------------------------------------------------------------------------------
 
@@ -193,9 +222,16 @@ class Run:
         if not path.is_file():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
+            records = [json.loads(line) for line in path.read_text().splitlines()]
+            if not all(map(_is_record, records)):
+                raise ValueError("an epoch's record is incomplete")
+            return records
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); --resume writes it anew from the checkpoint") from error
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), int | float) for name in _RECORDED)
 
 
 class RunWriter(Observer):

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
@@ -25,18 +26,37 @@ logger = logging.getLogger("tinytorch")
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _one_at_a_time = threading.RLock()
 
 
 def serial(function: Callable[..., Any]) -> Any:
     """Compile ``function`` for one thread."""
-    return numba.njit(**_OPTIONS)(function)
+    return _compiled(function)
 
 
 def parallel(function: Callable[..., Any]) -> Any:
     """Compile ``function`` whose ``prange`` loops are shared among ``workers()`` threads; call it through `run`."""
-    return numba.njit(parallel=True, **_OPTIONS)(function)
+    return _compiled(function, parallel=True)
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """The function as Numba will compile it at its first call; kept on disk if there is a place."""
+    try:
+        return numba.njit(cache=True, **_OPTIONS, **options)(function)
+    except RuntimeError as error:
+        if "cannot cache function" not in str(error):
+            raise
+        _say_no_cache()
+        return numba.njit(**_OPTIONS, **options)(function)
+
+
+@cache
+def _say_no_cache() -> None:
+    logger.warning(
+        "tinytorch: compiled kernels can't be kept, so every start compiles them again: neither the package's folder "
+        "nor the user's cache folder can be written; set NUMBA_CACHE_DIR to a folder that can"
+    )
 
 
 def workers() -> int:

@@ -94,7 +94,7 @@ def recipe(dataset: str) -> Recipe:
         If there is none.
     """
     if dataset not in RECIPES:
-        near = get_close_matches(dataset, RECIPES, n=1)
+        near = get_close_matches(dataset.lower(), RECIPES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"dataset must be one of {', '.join(RECIPES)}, got {dataset!r}{hint}")
     return RECIPES[dataset]

@@ -41,7 +41,7 @@ def create(name: str, input_shape: Shape, num_classes: int) -> Module:
         If the name is unknown; the message gives the nearest.
     """
     if name not in _BUILDERS:
-        near = get_close_matches(name, _BUILDERS, n=1)
+        near = get_close_matches(name.lower(), _BUILDERS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"model must be one of {', '.join(_BUILDERS)}, got {name!r}; {hint}".rstrip("; "))
     return _BUILDERS[name](input_shape, num_classes)
