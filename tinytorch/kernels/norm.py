@@ -7,6 +7,8 @@ bits on every run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import prange
 
@@ -15,9 +17,7 @@ from tinytorch.kernels import jit
 
 def channel_sums(x: np.ndarray) -> np.ndarray:
     """Σ x over pixels, for each channel."""
-    parts = np.zeros((jit.workers(), x.shape[1]))
-    jit.run(_channel_sums, x, parts)
-    return parts.sum(axis=0)
+    return _summed(_channel_sums, 1, x)[0]
 
 
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -26,9 +26,7 @@ def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     One pass over the data, shifted by the first pixel so that a large mean does not cancel the variance.
     T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for Computing the Sample Variance", 1983, section 1.
     """
-    parts = np.zeros((jit.workers(), 2, x.shape[1]))
-    jit.run(_shifted_sums, x, parts)
-    first, second = parts.sum(axis=0) / x.shape[0]
+    first, second = _summed(_shifted_sums, 2, x) / x.shape[0]
     return x[0] + first, np.maximum(second - first * first, 0.0)
 
 
@@ -36,9 +34,7 @@ def gradient_sums(
     dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Σ dy and Σ dy · (x − mean) / std over pixels, for each channel."""
-    parts = np.zeros((jit.workers(), 2, x.shape[1]))
-    jit.run(_gradient_sums, dy, x, mean, parts)
-    plain, weighted = parts.sum(axis=0)
+    plain, weighted = _summed(_gradient_sums, 2, dy, x, mean)
     return plain, weighted * inverse_std
 
 
@@ -60,11 +56,22 @@ def combine(
     jit.run(_combine, dy, x, *(v.astype(x.dtype) for v in (mean, a, b, c)), dx)
 
 
+def _summed(kernel: Callable[..., None], kinds: int, *arrays: np.ndarray) -> np.ndarray:
+    """Run a kernel that sums ``kinds`` of things per channel, and add up what the threads found: (kinds, channels).
+
+    Threads' sums lie two cache lines apart, or each write of one would take the line away from the other.
+    """
+    channels = arrays[0].shape[1]
+    parts = np.zeros((jit.workers(), kinds, channels + 16))
+    jit.run(kernel, *arrays, parts)
+    return parts.sum(axis=0)[:, :channels]
+
+
 @jit.parallel
 def _channel_sums(x, parts):  # type: ignore[no-untyped-def]
     workers = parts.shape[0]
     for worker in prange(workers):
-        total = parts[worker]
+        total = parts[worker, 0]
         for p in range(x.shape[0] * worker // workers, x.shape[0] * (worker + 1) // workers):
             for c in range(x.shape[1]):
                 total[c] += x[p, c]
