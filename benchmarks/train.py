@@ -145,8 +145,9 @@ def main() -> None:
         figures[name] = {**ms, "ratio": ratio}
         row = [f"{ms[key]:.2f}" for key in runners] + [f"{shape[0] / ms['tinytorch'] * 1e3:,.0f}", f"{ratio:.2f}×"]
         table.add_row(name, *row)
-    Console().print(table)
-    Console().print("ratio = the better PyTorch time / ours; above 1 we are ahead")
+    console = Console(width=110)
+    console.print(table)
+    console.print("ratio = the better PyTorch time / ours; above 1 we are ahead")
     if options.json:
         options.json.write_text(json.dumps({"cpu": cpu_name(), "threads": options.threads, "ms": figures}, indent=1))
 
