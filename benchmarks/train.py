@@ -47,14 +47,8 @@ def batch(name: str):
     return images, rng.integers(0, 10, n)
 
 
-def our_step(name: str, weights: dict) -> Step:
-    import tinytorch
-    from tinytorch import nn, optim
-
-    model = network(nn, name)
-    model.load_state_dict(weights)
-    optimizer, loss_of = optim.AdamW(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
-    images, labels = (tinytorch.Tensor(a) for a in batch(name))
+def training_step(model, optimizer, loss_of, images, labels) -> Step:
+    """Forward, backward and update, the same text for both libraries."""
 
     def step() -> float:
         optimizer.zero_grad()
@@ -64,6 +58,17 @@ def our_step(name: str, weights: dict) -> Step:
         return loss.item()
 
     return step
+
+
+def our_step(name: str, weights: dict) -> Step:
+    import tinytorch
+    from tinytorch import nn, optim
+
+    model = network(nn, name)
+    model.load_state_dict(weights)
+    optimizer, loss_of = optim.AdamW(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+    images, labels = (tinytorch.Tensor(a) for a in batch(name))
+    return training_step(model, optimizer, loss_of, images, labels)
 
 
 def torch_step(name: str, weights: dict, memory_format) -> Step:
@@ -75,15 +80,7 @@ def torch_step(name: str, weights: dict, memory_format) -> Step:
     optimizer, loss_of = torch.optim.AdamW(model.parameters(), lr=1e-3), torch.nn.CrossEntropyLoss()
     images, labels = (torch.from_numpy(a.copy()) for a in batch(name))
     images = images.to(memory_format=memory_format)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = loss_of(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return training_step(model, optimizer, loss_of, images, labels)
 
 
 def measure(runners: dict[str, Step], rounds: int, steps: int) -> dict[str, float]:
