@@ -43,7 +43,7 @@ cases = [
     Case(1, 3, 90, (2, 9), (2, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)),
 ]
 for case in cases:
-    for dtype in (np.float32, np.float64):
+    for dtype in (np.float32, np.float64) if case is cases[1] else (np.float32,):
         x, w, b, dy = integers(case, 0, dtype)
         problem = problem_of(case)
         np.testing.assert_array_equal(planner.forward(problem, x, w, b, "direct"), oracle.forward(case, x, w, b))
@@ -53,8 +53,10 @@ print("exact")
 """
 
 
-def run(code, cache, **environment):
-    settings = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), **environment}
+def run(code, cache=None, **environment):
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    if cache:
+        settings["NUMBA_CACHE_DIR"] = str(cache)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done
@@ -80,16 +82,16 @@ def test_a_second_process_compiles_nothing(tmp_path):
         ({"NUMBA_NUM_THREADS": "5"}, ""),
     ],
 )
-def test_other_cpus_and_modes_are_exact(tmp_path, environment, name):
+def test_other_cpus_and_modes_are_exact(environment, name):
     import platform
 
     if "NUMBA_CPU_NAME" in environment and platform.machine() != "x86_64":
         pytest.skip("names an x86 CPU")
-    lines = run(CHECK, tmp_path, **environment).stdout.split("\n")
+    lines = run(CHECK, **environment).stdout.split("\n")
     assert lines[1] == "exact" and name in lines[0]
 
 
-def test_workqueue_survives_two_threads_at_once(tmp_path):
+def test_workqueue_survives_two_threads_at_once():
     code = """
 import threading, numpy as np
 from tinytorch import Tensor, no_grad
@@ -104,15 +106,15 @@ threads = [threading.Thread(target=work) for _ in range(3)]
 [t.start() for t in threads]; [t.join() for t in threads]
 print("survived")
 """
-    assert run(code, tmp_path, NUMBA_THREADING_LAYER="workqueue").stdout == "survived\n"
+    assert run(code, NUMBA_THREADING_LAYER="workqueue").stdout == "survived\n"
 
 
-def test_import_is_light(tmp_path):
+def test_import_is_light():
     code = "import sys, tinytorch; print(sorted({'torch', 'matplotlib', 'typer', 'rich', 'PIL', 'pooch', 'pandas'} & set(sys.modules)))"
-    assert run(code, tmp_path).stdout == "[]\n"
+    assert run(code).stdout == "[]\n"
 
 
-def test_without_a_place_for_the_cache_kernels_still_run(tmp_path):
+def test_without_a_place_for_the_cache_kernels_still_run():
     code = """
 import numba.core.caching as caching
 caching.CacheImpl._locator_classes = []
@@ -121,6 +123,6 @@ from tinytorch import Tensor
 from tinytorch.core.activations import ReLU
 print(ReLU()(Tensor([-1.0, 2.0])).data.tolist())
 """
-    done = run(code, tmp_path)
+    done = run(code)
     assert done.stdout == "[0.0, 2.0]\n"
     assert "set NUMBA_CACHE_DIR to a folder that can" in done.stderr
