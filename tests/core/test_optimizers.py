@@ -231,3 +231,16 @@ def test_the_base_class_has_no_update():
     optimizer.state[p] = {"step": 1, "exp_avg": np.empty(1, np.float32)}
     with pytest.raises(NotImplementedError, match="Optimizer needs update"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("make", [lambda p: SGD(p, lr=0.5, momentum=0.9), lambda p: Adam(p, lr=0.5)])
+@pytest.mark.parametrize("view", [np.s_[:, ::2], np.s_[::-1], np.s_[::2, ::-2]])
+def test_a_parameter_with_gaps_in_memory_is_updated(make, view):
+    strided = Parameter(np.arange(24, dtype=np.float32).reshape(4, 6)[view])
+    plain = Parameter(np.ascontiguousarray(strided.data))
+    for p in (strided, plain):
+        optimizer = make([p])
+        for step in range(3):
+            p.grad = np.arange(p.size, dtype=np.float32).reshape(p.shape) - step
+            optimizer.step()
+    np.testing.assert_array_equal(strided.data, plain.data)

@@ -24,10 +24,12 @@ def adam(
     ``decay`` is what the gradient gains in proportion to the parameter (Adam), and what the parameter keeps (AdamW);
     ``step_size`` is lr / (1 − β₁ᵗ) and ``root_bias`` √(1 − β₂ᵗ).
     """
-    arrays = (data, memory.in_order_of(data, grad), mean, square)
+    dense = memory.dense(data)
+    arrays = (dense, memory.in_order_of(dense, grad), mean, square)
     real = data.dtype.type
     numbers = (*betas, 1 - betas[0], 1 - betas[1], eps, step_size, root_bias, *decay)
     jit.run(_adam, *map(memory.line, arrays), np.array(numbers, real))
+    _write_back(data, dense)
 
 
 def sgd(
@@ -43,7 +45,15 @@ def sgd(
     """One step of gradient descent in place; ``fresh`` is the share of the gradient that joins the velocity."""
     speed = np.empty(0, data.dtype) if velocity is None else memory.line(velocity)
     numbers = np.array((lr, momentum, fresh, decay, nesterov), data.dtype)
-    jit.run(_sgd, memory.line(data), memory.line(memory.in_order_of(data, grad)), speed, numbers)
+    dense = memory.dense(data)
+    jit.run(_sgd, memory.line(dense), memory.line(memory.in_order_of(dense, grad)), speed, numbers)
+    _write_back(data, dense)
+
+
+def _write_back(data: np.ndarray, dense: np.ndarray) -> None:
+    """A parameter with gaps in its memory was updated in a dense copy."""
+    if dense is not data:
+        data[...] = dense
 
 
 @jit.parallel
