@@ -8,32 +8,19 @@ from hypothesis import strategies as st
 from tests.conv.cases import cases, integers, problem_of
 from tests.oracle import convolution as oracle
 from tests.oracle.convolution import Case
-from tinytorch.conv import direct, im2col, loops, planner, walk
+from tinytorch.conv import direct, im2col, loops, planner
+from tinytorch.conv.finish import Finish
 from tinytorch.conv.pack import channels_last, pixels
-from tinytorch.kernels import target
 
 TRIALS = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 FEW = settings(TRIALS, max_examples=40)
-
-
-@pytest.fixture
-def few_tiles():
-    """Three tile heights for random problems: each further one is seconds of compiling. The corners below have them all."""
-    caches = (target.tile_shape, walk.forward, walk.input_grad, walk.weight_grad)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(target, "_ROWS", (1, 3, 8))
-        for cached in caches:
-            cached.cache_clear()
-        yield
-    for cached in caches:
-        cached.cache_clear()
 
 
 def assert_exact(case: Case, algorithm: str, dtype, seed: int = 0) -> None:
     problem = problem_of(case)
     x, w, b, dy = integers(case, seed, dtype)
     results = {
-        "forward": (planner.forward(problem, x, w, b, algorithm), oracle.forward(case, x, w, b)),
+        "forward": (planner.forward(problem, x, w, Finish(b), algorithm), oracle.forward(case, x, w, b)),
         "input_grad": (planner.input_grad(problem, dy, w, algorithm), oracle.input_grad(case, dy, w)),
         "weight_grad": (planner.weight_grad(problem, x, dy, algorithm), oracle.weight_grad(case, x, dy)),
     }
@@ -44,7 +31,7 @@ def assert_exact(case: Case, algorithm: str, dtype, seed: int = 0) -> None:
 
 @TRIALS
 @given(cases(), st.sampled_from([np.float32, np.float64]), st.integers(0, 1000))
-def test_direct_is_exact_on_integers(few_tiles, case, dtype, seed):
+def test_direct_is_exact_on_integers(case, dtype, seed):
     assert_exact(case, "direct", dtype, seed)
 
 
@@ -101,7 +88,7 @@ def test_real_numbers_agree_with_oracle(algorithm, dtype, tolerance):
     x, w, dy = (rng.standard_normal(s).astype(dtype) for s in (case.input_shape, case.weight_shape, case.output_shape))
     problem = problem_of(case)
     pairs = [
-        (planner.forward(problem, x, w, None, algorithm), oracle.forward(case, x, w)),
+        (planner.forward(problem, x, w, algorithm=algorithm), oracle.forward(case, x, w)),
         (planner.input_grad(problem, dy, w, algorithm), oracle.input_grad(case, dy, w)),
         (planner.weight_grad(problem, x, dy, algorithm), oracle.weight_grad(case, x, dy)),
     ]
@@ -111,7 +98,7 @@ def test_real_numbers_agree_with_oracle(algorithm, dtype, tolerance):
 
 @FEW
 @given(cases(), st.integers(0, 1000))
-def test_gradients_are_adjoint(few_tiles, case, seed):
+def test_gradients_are_adjoint(case, seed):
     """⟨dy, conv(x, w)⟩ = ⟨input_grad(dy, w), x⟩ = ⟨weight_grad(x, dy), w⟩: a convolution is bilinear."""
     problem = problem_of(case)
     x, w, _, dy = integers(case, seed, np.float64)
@@ -125,8 +112,8 @@ def test_convolution_commutes_with_translation(algorithm):
     case = square(1, 2, 3, 9, 3)
     x, w, _, _ = integers(case, 0, np.float32)
     shifted = np.roll(x, (1, 2), axis=(2, 3))
-    y = planner.forward(problem_of(case), x, w, None, algorithm)
-    y_shifted = planner.forward(problem_of(case), shifted, w, None, algorithm)
+    y = planner.forward(problem_of(case), x, w, algorithm=algorithm)
+    y_shifted = planner.forward(problem_of(case), shifted, w, algorithm=algorithm)
     np.testing.assert_array_equal(y_shifted[:, :, 1:, 2:], y[:, :, :-1, :-2])
 
 
@@ -135,7 +122,7 @@ def test_outputs_are_channels_last_in_memory(algorithm):
     case = square(2, 4, 6, 5, 3, pad=1)
     x, w, _, dy = integers(case, 0, np.float32)
     problem = problem_of(case)
-    assert pixels(planner.forward(problem, x, w, None, algorithm)).flags.c_contiguous
+    assert pixels(planner.forward(problem, x, w, algorithm=algorithm)).flags.c_contiguous
     assert pixels(planner.input_grad(problem, dy, w, algorithm)).flags.c_contiguous
 
 
@@ -148,7 +135,7 @@ def test_empty_batch(algorithm, shape):
         np.ones((4, 3, 3, 3), np.float32),
         np.zeros((0, 4, 3, 3), np.float32),
     )
-    assert planner.forward(problem, x, w, None, algorithm).shape == (0, 4, 3, 3)
+    assert planner.forward(problem, x, w, algorithm=algorithm).shape == (0, 4, 3, 3)
     assert planner.input_grad(problem, dy, w, algorithm).shape == shape
     np.testing.assert_array_equal(planner.weight_grad(problem, x, dy, algorithm), np.zeros((4, 3, 3, 3)))
 
@@ -177,7 +164,7 @@ def test_nothing_beyond_the_operands_is_read(name):
     case = CORNERS[name]
     problem = problem_of(case)
     x, w, b, dy = (_walled(a) for a in integers(case, 1, np.float32))
-    assert np.isfinite(planner.forward(problem, x, w, b, "direct")).all()
+    assert np.isfinite(planner.forward(problem, x, w, Finish(b), "direct")).all()
     assert np.isfinite(planner.input_grad(problem, dy, w, "direct")).all()
     assert np.isfinite(planner.weight_grad(problem, x, dy, "direct")).all()
 
@@ -197,7 +184,7 @@ def test_nan_and_infinity_travel():
     w = np.ones((2, 1, 3, 3), np.float32)
     problem = planner.ConvProblem.of(x.shape, w.shape)
     for algorithm in ("direct", "im2col", "loops"):
-        y = planner.forward(problem, x, w, None, algorithm)
+        y = planner.forward(problem, x, w, algorithm=algorithm)
         assert np.isnan(y[:, :, 0, 0]).all() and np.isposinf(y[:, :, 2, 2]).all() and (y[:, :, 0, 2] == 0).all()
 
 

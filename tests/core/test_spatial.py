@@ -14,7 +14,7 @@ from tests.oracle.gradcheck import check_gradients
 from tests.oracle.torch_twin import compare
 from tinytorch import Tensor, no_grad, use_algorithm
 from tinytorch.core import spatial_ops as ops
-from tinytorch.core.spatial import AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d, SimpleCNN
+from tinytorch.core.spatial import AdaptiveAvgPool2d, AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d, SimpleCNN
 
 TRIALS = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 DTYPES = st.sampled_from([np.float32, np.float64])
@@ -351,5 +351,72 @@ W = Tensor(normal(4, 3, 3, 3))
     ],
 )  # fmt: skip
 def test_misuse_is_explained(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+
+
+# ---- adaptive pooling -----------------------------------------------------------------------------------
+
+
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@TRIALS
+@given(st.integers(1, 3), st.sampled_from([1, 3, 16, 17]), SIZES, SIZES, DTYPES)
+def test_adaptive_pooling_as_torch(images, channels, size, output_size, dtype):
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.functional.adaptive_avg_pool2d
+    compare(
+        lambda x: ops.adaptive_avg_pool2d(x, output_size),
+        lambda x: theirs(x, output_size),
+        normal(images, channels, *size, dtype=dtype),
+    )
+
+
+@TRIALS
+@given(SIZES, SIZES)
+def test_adaptive_pooling_is_exact_on_integers(size, output_size):
+    x = np.random.default_rng(0).integers(-9, 10, (2, 5, *size)).astype(np.float32)
+    expected = np.empty((2, 5, *output_size), np.float32)
+    for h, w in np.ndindex(output_size):
+        rows, columns = (
+            slice(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip((h, w), size, output_size, strict=True)
+        )
+        expected[:, :, h, w] = x[:, :, rows, columns].mean((2, 3), dtype=np.float64)
+    np.testing.assert_array_equal(ops.adaptive_avg_pool2d(Tensor(x), output_size).data, expected)
+
+
+@pytest.mark.parametrize("output_size", [1, 7, (2, 9), (None, 3), (4, None), (None, None), [3, 2]])
+def test_adaptive_pooling_layer_as_torch(output_size):
+    torch = pytest.importorskip("torch")
+    ours, theirs = AdaptiveAvgPool2d(output_size), torch.nn.AdaptiveAvgPool2d(output_size)
+    compare(ours, theirs, normal(2, 3, 7, 5))
+    assert repr(ours) == repr(theirs)
+
+
+def test_adaptive_pooling_gradient_by_finite_differences():
+    check_gradients(lambda x: ops.adaptive_avg_pool2d(x, (3, 7)), normal(2, 2, 5, 4, dtype=np.float64))
+
+
+def test_adaptive_pooling_takes_any_memory_order_and_no_images_at_all():
+    x = normal(2, 3, 9, 8)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    layer = AdaptiveAvgPool2d((4, 3))
+    np.testing.assert_array_equal(layer(Tensor(x)).data, layer(Tensor(last)).data)
+    assert layer(Tensor(x[:0])).shape == (0, 3, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: AdaptiveAvgPool2d(0), ValueError, "output_size must be positive, got [0, 0]; the smallest allowed value is 1"),
+        (lambda: AdaptiveAvgPool2d((1, 2, 3)), ValueError, "output_size must be one integer or 2 (height, width), got [1, 2, 3]"),
+        (lambda: AdaptiveAvgPool2d(1.5), TypeError, "output_size must be an integer or a tuple of 2 integers, got [1.5, 1.5]"),
+        (lambda: AdaptiveAvgPool2d(1)(Tensor(normal(3, 8, 8))), ValueError, "Expected 4D input (batch, channels, height, width), got (3, 8, 8)"),
+        (lambda: ops.adaptive_avg_pool2d(X.data, 1), TypeError, "adaptive_avg_pool2d expects a Tensor, got ndarray"),
+        (lambda: ops.adaptive_avg_pool2d(Tensor(np.zeros((2, 3, 0, 4), np.float32)), 1), ValueError, "every size but the batch must be positive"),
+    ],
+)  # fmt: skip
+def test_misuse_of_adaptive_pooling_is_explained(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()

@@ -11,6 +11,8 @@ from tinytorch.core.random import manual_seed
 from tinytorch.core.tensor import Tensor
 from tinytorch.models.recipes import RECIPES, SCHEDULES, Recipe, recipe
 
+LIGHT = ("simple-cnn", "mnist-convnet", "digits-cnn", "mlp", "resnet18-cifar", "mobilenet_v2")  # quick, of any size
+
 
 def parameters(model) -> int:
     return sum(p.size for p in model.parameters())
@@ -24,13 +26,15 @@ def parameters(model) -> int:
         ("digits-cnn", (1, 8, 8), 29_258),
         ("mlp", (1, 28, 28), 795_010),
         ("mlp", (3, 32, 32), 3_083_010),
+        ("lenet5", (1, 28, 28), 61_706),
+        ("resnet18-cifar", (3, 32, 32), 11_173_962),
     ],
 )
 def test_sizes(name, shape, expected):
     assert parameters(models.create(name, shape, 10)) == expected
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", LIGHT)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (2, 28, 28)])
 def test_every_model_takes_any_shape_and_every_parameter_learns(name, shape):
     model = models.create(name, shape, 7)
@@ -42,7 +46,7 @@ def test_every_model_takes_any_shape_and_every_parameter_learns(name, shape):
         assert parameter.grad is not None and np.abs(parameter.grad).sum() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", LIGHT)
 def test_weights_depend_on_the_seed_alone(name):
     states = []
     for seed in (1, 1, 2):
@@ -83,7 +87,28 @@ def test_an_unknown_model_is_answered_with_the_nearest():
         models.create("zzz", (1, 8, 8), 10)
 
 
-@pytest.mark.parametrize(("name", "least"), [("mnist-convnet", 4), ("digits-cnn", 2)])
+def test_lenet5_is_the_taught_network():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    twin = nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    )  # fmt: skip
+    model = models.LeNet5()
+    with torch.no_grad():
+        for theirs, ours in zip(twin.parameters(), model.parameters(), strict=True):
+            theirs.copy_(torch.tensor(np.array(ours.data)))
+    images = np.random.default_rng(0).normal(size=(2, 1, 28, 28)).astype(np.float32)
+    expected = twin(torch.tensor(images)).detach().numpy()
+    np.testing.assert_allclose(model(Tensor(images)).numpy(), expected, rtol=1e-4, atol=1e-5)
+    smallest = models.create("lenet5", (3, 12, 13), 4)
+    assert smallest(Tensor(np.zeros((2, 3, 12, 13), np.float32))).shape == (2, 4)
+
+
+LEAST = [("mnist-convnet", 4), ("digits-cnn", 2), ("lenet5", 12), ("alexnet", 63), ("vgg16_bn", 32), ("resnet18", 1)]
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST)
 def test_images_must_be_large_enough(name, least):
     with pytest.raises(ValueError, match=f"at least {least} pixels a side"):
         models.create(name, (1, least - 1, 8), 10)

@@ -82,7 +82,7 @@ def cache_folder() -> Path:
     """Return where Numba keeps the compiled kernels."""
     from tinytorch.kernels import elementwise
 
-    return Path(elementwise._relu.stats.cache_path)
+    return Path(elementwise._clip.stats.cache_path)
 
 
 def _threading_layer() -> str:

@@ -16,8 +16,10 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from tinytorch.conv.finish import PLAIN, Finish
 from tinytorch.conv.pack import channels_last, pixels, taps
 from tinytorch.conv.problem import ConvProblem, Direction
+from tinytorch.conv.weights import Weights
 
 name = "im2col"
 
@@ -27,17 +29,15 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Output (n, co, …) of input (n, ci, …) and weight (co, ci/g, …): gather, then multiply."""
-    y = columns(problem, x) @ _matrices(problem, weight)
-    if bias is not None:
-        y += bias.reshape(problem.groups, 1, -1)
-    return _from_rows(problem, y)
+def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
+    """Output (n, co, …) of input (n, ci, …): gather, then multiply."""
+    y = columns(problem, x) @ _matrices(problem, weights.array)
+    return finish.apply(_from_rows(problem, y))
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
     """Gradient of the input: multiply back, then add every window's row to the pixels that it was copied from."""
-    rows = _to_rows(problem, dy) @ _matrices(problem, weight).swapaxes(1, 2)
+    rows = _to_rows(problem, dy) @ _matrices(problem, weights.array).swapaxes(1, 2)
     return scatter(problem, rows)
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tinytorch.conv.finish import PLAIN, Finish
 from tinytorch.conv.pack import channels_last
 from tinytorch.conv.problem import ConvProblem, Direction
+from tinytorch.conv.weights import Weights
 
 name = "loops"
 
@@ -24,9 +26,9 @@ def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     return None
 
 
-def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Output (n, co, ho, wo) of input (n, ci, hi, wi) and weight (co, ci/g, kh, kw)."""
-    padded_input, weight_4d = _padded(problem, x), _as_2d(weight)
+def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
+    """Output (n, co, ho, wo) of input (n, ci, hi, wi) and weights (co, ci/g, kh, kw)."""
+    padded_input, weight_4d = _padded(problem, x), _as_2d(weights.array)
     output = np.zeros(_shape_2d(problem.output_shape), x.dtype)
     batch_size, out_channels, out_height, out_width = output.shape
     _, in_channels, kernel_h, kernel_w = weight_4d.shape
@@ -45,13 +47,13 @@ def forward(problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.nd
                                 input_val = padded_input[b, first_ch + in_ch, in_h, in_w]
                                 weight_val = weight_4d[out_ch, in_ch, k_h, k_w]
                                 conv_sum += input_val * weight_val
-                    output[b, out_ch, out_h, out_w] = conv_sum if bias is None else conv_sum + bias[out_ch]
-    return channels_last(output.reshape(problem.output_shape))
+                    output[b, out_ch, out_h, out_w] = conv_sum
+    return finish.apply(channels_last(output.reshape(problem.output_shape)))
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
     """Gradient of the input: every output pixel hands its gradient back to the pixels it was made of."""
-    dy_4d, weight_4d = _as_2d(dy), _as_2d(weight)
+    dy_4d, weight_4d = _as_2d(dy), _as_2d(weights.array)
     padded = np.zeros(_padded_shape(problem), dy.dtype)
     for (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), (in_h, in_w) in _visits(problem):
         padded[b, first_ch + in_ch, in_h, in_w] += dy_4d[b, out_ch, out_h, out_w] * weight_4d[out_ch, in_ch, k_h, k_w]

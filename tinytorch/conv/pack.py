@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from tinytorch.conv.weights import Weights
 from tinytorch.kernels import jit, memory
 
 
@@ -48,29 +49,31 @@ def lanes_last(weight: np.ndarray) -> np.ndarray:
     return ordered.transpose(ordered.ndim - 1, ordered.ndim - 2, *range(ordered.ndim - 2))
 
 
-def taps_in_line(weight: np.ndarray) -> np.ndarray:
+def taps_in_line(weights: Weights) -> np.ndarray:
     """Weights (co, ci, …) as (taps, ci, co), contiguous; a view if they are lanes last."""
-    by_tap = taps(weight)
+    by_tap = taps(weights.array)
     return np.ascontiguousarray(by_tap.reshape(-1, *by_tap.shape[-2:]))
 
 
-def lane_blocks(weight: np.ndarray, lanes: int, groups: int) -> np.ndarray:
-    """Weights (taps, ci/g, co) in blocks of ``lanes`` output channels, as a forward convolution reads them.
+def lane_blocks(weights: Weights, lanes: int, groups: int) -> np.ndarray:
+    """Weights in blocks of ``lanes`` output channels, as a forward convolution reads them.
 
     One line of (g, ⌈co/g / lanes⌉, taps, ci/g, lanes), filled up with zeros: what one tile reads is contiguous, and it
     never reads past the end.
     """
+    weight = weights.form(taps_in_line)
     spatial, depth, channels = weight.shape
     packed = _blocks(channels // groups, lanes, groups, (spatial, depth), weight.dtype)
     jit.run(_lane_blocks, weight, packed, groups)
     return packed.reshape(-1)
 
 
-def turned_blocks(weight: np.ndarray, lanes: int, groups: int) -> np.ndarray:
+def turned_blocks(weights: Weights, lanes: int, groups: int) -> np.ndarray:
     """The same weights in blocks of ``lanes`` input channels, the taps turned by 180°, as an input gradient reads them.
 
     One line of (g, ⌈ci/g / lanes⌉, taps, co/g, lanes).
     """
+    weight = weights.form(taps_in_line)
     spatial, depth, channels = weight.shape
     packed = _blocks(depth, lanes, groups, (spatial, channels // groups), weight.dtype)
     jit.run(_turned_blocks, weight, packed, groups)

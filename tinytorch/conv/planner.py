@@ -1,8 +1,8 @@
 """Which algorithm computes a convolution, and why not the others.
 
-The algorithms stand in order of preference. Each refuses a problem with a reason, or takes it. The first that takes
-it is chosen, unless the caller names one; then that one runs or the call fails with its reason. Nothing is ever
-swapped silently.
+Every algorithm refuses a problem with a reason, or takes it. Of those that take it the one that is estimated to be
+fastest is chosen (`estimate.py`), or the one that was measured to be, unless the caller names one; then that one runs
+or the call fails with its reason. Nothing is ever swapped silently.
 """
 
 from __future__ import annotations
@@ -11,15 +11,22 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from tinytorch.conv import direct, im2col, loops
+from tinytorch.conv import direct, fft, im2col, loops, measured
+from tinytorch.conv.estimate import steps
+from tinytorch.conv.finish import PLAIN, Finish
 from tinytorch.conv.pack import empty_channels_last
 from tinytorch.conv.problem import ConvProblem, Direction
+from tinytorch.conv.weights import Weights
+from tinytorch.conv.winograd import Winograd
+from tinytorch.kernels import jit
+from tinytorch.kernels.target import target
 
 
 class Algorithm(Protocol):
@@ -28,16 +35,41 @@ class Algorithm(Protocol):
     name: str
 
     def refuses(self, problem: ConvProblem, direction: Direction) -> str | None: ...
-    def forward(
-        self, problem: ConvProblem, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
-    ) -> np.ndarray: ...
-    def input_grad(self, problem: ConvProblem, dy: np.ndarray, weight: np.ndarray) -> np.ndarray: ...
+    def forward(self, problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray: ...
+    def input_grad(self, problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray: ...
     def weight_grad(self, problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray: ...
 
 
-ALGORITHMS = {module.name: cast(Algorithm, module) for module in (direct, im2col, loops)}
+_MODULES = (direct, Winograd(4), Winograd(2), im2col, fft, loops)
+ALGORITHMS = {module.name: cast(Algorithm, module) for module in _MODULES}
 
-_told: ContextVar[str | None] = ContextVar("tinytorch_algorithm", default=None)
+# Largest error of a float32 result over the largest result, for operands that are not chosen to be bad. The others sum
+# the products themselves.
+_ERROR = {"winograd": 1e-5, "winograd2": 2e-6, "fft": 2e-6}
+_DIRECT_ERROR = 1e-6
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller asks of the planner.
+
+    Parameters
+    ----------
+    algorithm
+        The one to use, by name; None leaves the choice.
+    tolerance
+        Largest error that a float32 result may have, over the largest result (a float64 result is as much more
+        accurate as its numbers are); None takes all.
+    measure
+        Whether algorithms are timed, once for each problem on this machine, instead of estimated.
+    """
+
+    algorithm: str | None = None
+    tolerance: float | None = None
+    measure: bool = False
+
+
+_told: ContextVar[Wish] = ContextVar("tinytorch_algorithm", default=Wish())  # noqa: B039  it is frozen
 
 
 @dataclass(frozen=True)
@@ -51,7 +83,7 @@ class Plan:
     algorithm
         Name of the algorithm that will run.
     reasons
-        For every algorithm its name and why it was chosen or passed over, in order of preference.
+        For every algorithm its name and why it was chosen or passed over.
     """
 
     problem: ConvProblem
@@ -61,10 +93,18 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"{self.direction} of {self.problem}: {self.algorithm}"]
-        return "\n".join(lines + [f"  {name:8} {reason}" for name, reason in self.reasons])
+        return "\n".join(lines + [f"  {name:9} {reason}" for name, reason in self.reasons])
 
 
-def plan(problem: ConvProblem, direction: Direction = "forward", algorithm: str | None = None) -> Plan:
+def plan(
+    problem: ConvProblem,
+    direction: Direction = "forward",
+    algorithm: str | None = None,
+    *,
+    tolerance: float | None = None,
+    measure: bool = False,
+    dtype: DTypeLike = np.float32,
+) -> Plan:
     """Choose an algorithm.
 
     Parameters
@@ -73,8 +113,10 @@ def plan(problem: ConvProblem, direction: Direction = "forward", algorithm: str 
         The convolution.
     direction
         ``"forward"``, ``"input_grad"`` or ``"weight_grad"``.
-    algorithm
-        Name of the one to use; by default what `use_algorithm` says, else the first that accepts.
+    algorithm, tolerance, measure
+        As in `use_algorithm`, whose wishes stand where these are left out.
+    dtype
+        float32 or float64.
 
     Raises
     ------
@@ -83,40 +125,98 @@ def plan(problem: ConvProblem, direction: Direction = "forward", algorithm: str 
 
     Examples
     --------
-    >>> print(plan(ConvProblem.parse("ic3oc8_id4ih8kd1kh3")))
-    forward of g1mb1ic3oc8_id4od4kd1sd1pd0dd0_ih8oh6kh3sh1ph0dh0_iw8ow6kw3sw1pw0dw0: im2col
-      direct   refused: the stride tables cover 1 and 2 spatial dimensions, not 3
-      im2col   chosen: the first that accepts
-      loops    refused: the seven loops are written for 1 and 2 spatial dimensions, not 3
+    >>> plan(ConvProblem.parse("ic3oc8_id4ih8kd1kh3")).algorithm
+    'im2col'
     """
-    return _plan(problem, direction, algorithm or _told.get())
+    wish = _told.get()
+    wish = Wish(algorithm or wish.algorithm, tolerance or wish.tolerance, measure or wish.measure)
+    return _chosen(problem, direction, wish, np.dtype(dtype).itemsize)
+
+
+def _chosen(problem: ConvProblem, direction: Direction, wish: Wish, itemsize: int) -> Plan:
+    if wish.measure:
+        _measure(problem, direction, itemsize, jit.workers())
+    return _plan(problem, direction, wish, itemsize, jit.workers())
 
 
 @lru_cache(maxsize=4096)
-def _plan(problem: ConvProblem, direction: Direction, wanted: str | None) -> Plan:
-    refusals = {name: module.refuses(problem, direction) for name, module in ALGORITHMS.items()}
-    if wanted is not None:
-        check_known(wanted)
-        if refusals[wanted]:
+def _plan(problem: ConvProblem, direction: Direction, wish: Wish, itemsize: int, workers: int) -> Plan:
+    refusals = {name: _refusal(name, problem, direction, wish) for name in ALGORITHMS}
+    if wish.algorithm is not None:
+        check_known(wish.algorithm)
+        if refusals[wish.algorithm]:
             raise ValueError(
-                f"algorithm {wanted!r} refuses the {direction} of {problem}: {refusals[wanted]}; use one of "
-                f"{[name for name, reason in refusals.items() if reason is None]}, or leave algorithm out"
+                f"algorithm {wish.algorithm!r} refuses the {direction} of {problem}: {refusals[wish.algorithm]}; use "
+                f"one of {[name for name, reason in refusals.items() if reason is None]}, or leave algorithm out"
             )
-    chosen = wanted or next(name for name, reason in refusals.items() if reason is None)
-    return Plan(problem, direction, chosen, tuple(_reasons(refusals, chosen, wanted)))
+    accepting = [name for name, refusal in refusals.items() if refusal is None]
+    times, unit = _times(replace(problem, n=max(problem.n, 1)), direction, accepting, itemsize, workers)
+    chosen = wish.algorithm or min(accepting, key=times.__getitem__)
+    reasons = [(name, _reason(name, refusals, chosen, wish, times, unit)) for name in ALGORITHMS]
+    return Plan(problem, direction, chosen, tuple(reasons))
 
 
-def _reasons(refusals: dict[str, str | None], chosen: str, wanted: str | None) -> Iterator[tuple[str, str]]:
-    for name, refusal in refusals.items():
-        if name == chosen:
-            yield name, "chosen: asked for by name" if wanted else "chosen: the first that accepts"
-        else:
-            yield name, f"refused: {refusal}" if refusal else "accepts, not needed"
+def _refusal(name: str, problem: ConvProblem, direction: Direction, wish: Wish) -> str | None:
+    """Why an algorithm may not be chosen; one that is asked for by name is not asked for its accuracy."""
+    error = _ERROR.get(name, _DIRECT_ERROR)
+    if wish.tolerance is not None and error > wish.tolerance and wish.algorithm is None and name in _ERROR:
+        return f"its error may reach {error:g} of the largest result, and {wish.tolerance:g} is asked for"
+    return ALGORITHMS[name].refuses(problem, direction)
 
 
-def told() -> str | None:
-    """Name of the algorithm that `use_algorithm` asks for in this thread."""
-    return _told.get()
+def _times(
+    problem: ConvProblem, direction: Direction, accepting: list[str], itemsize: int, workers: int
+) -> tuple[dict[str, float], str]:
+    """For each algorithm how long it takes, and in which unit: as measured, where it was."""
+    known = measured.load(target().name, workers).get(_key(problem, direction, itemsize), {})
+    if known:
+        return {name: known.get(name, float("inf")) * 1e3 for name in accepting}, "ms measured"
+    return {name: steps(problem, direction, name, itemsize, workers) / 1e3 for name in accepting}, "thousand steps"
+
+
+def _reason(
+    name: str, refusals: dict[str, str | None], chosen: str, wish: Wish, times: dict[str, float], unit: str
+) -> str:
+    if refusals[name]:
+        return f"refused: {refusals[name]}"
+    if name == chosen:
+        return "chosen: asked for by name" if wish.algorithm else f"chosen: {times[name]:,.2f} {unit}"
+    return f"accepts: {times[name]:,.2f} {unit}"
+
+
+def _key(problem: ConvProblem, direction: Direction, itemsize: int) -> str:
+    return f"{direction} f{8 * itemsize} {problem}"
+
+
+@lru_cache(maxsize=4096)
+def _measure(problem: ConvProblem, direction: Direction, itemsize: int, workers: int) -> None:
+    """Time every algorithm that accepts, and that is not hopeless, on random numbers, and remember the times."""
+    key = _key(problem, direction, itemsize)
+    if key in measured.load(target().name, workers):
+        return
+    accepting = [name for name in ALGORITHMS if not ALGORITHMS[name].refuses(problem, direction)]
+    estimates = {name: steps(problem, direction, name, itemsize, workers) for name in accepting}
+    hopeful = [name for name in accepting if estimates[name] < 10 * min(estimates.values())]
+    rng = np.random.default_rng(0)
+    dtype = np.dtype(f"f{itemsize}")
+    x, w, dy = (
+        rng.standard_normal(shape).astype(dtype)
+        for shape in (problem.input_shape, problem.weight_shape, problem.output_shape)
+    )
+    runs = {
+        "forward": lambda name: forward(problem, x, w, algorithm=name),
+        "input_grad": lambda name: input_grad(problem, dy, w, name),
+        "weight_grad": lambda name: weight_grad(problem, x, dy, name),
+    }
+    times = {name: measured.seconds(lambda name=name: runs[direction](name)) for name in hopeful}  # type: ignore[misc]
+    measured.remember(target().name, workers, key, times)
+    _plan.cache_clear()
+
+
+def told(algorithm: str | None = None) -> Wish:
+    """What `use_algorithm` asks for in this thread; ``algorithm``, if given, stands before it."""
+    wish = _told.get()
+    return wish if algorithm is None else replace(wish, algorithm=algorithm)
 
 
 def check_known(name: str) -> None:
@@ -128,16 +228,31 @@ def check_known(name: str) -> None:
 
 
 @contextmanager
-def use_algorithm(name: str | None) -> Iterator[None]:
-    """Within the block, in this thread, every convolution runs by the algorithm called ``name``.
+def use_algorithm(name: str | None = None, *, tolerance: float | None = None, measure: bool = False) -> Iterator[None]:
+    """Within the block, in this thread, convolutions are computed as is asked for here.
 
-    None lets the planner choose.
+    The choice is made when the forward runs, and its gradients keep to it.
 
-    The choice is made when the forward runs, and its gradients keep it.
+    Parameters
+    ----------
+    name
+        Algorithm that every convolution uses; None lets the planner choose.
+    tolerance
+        Largest error of a float32 result, over the largest result, that is acceptable: 1e-6 keeps all algorithms out
+        that do not sum the products themselves.
+    measure
+        Time the algorithms for every problem that is met for the first time on this machine, and choose by that.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the tolerance not positive.
     """
     if name is not None:
         check_known(name)
-    token = _told.set(name)
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}; 1e-6 is about what float32 can keep")
+    token = _told.set(Wish(name, tolerance, measure))
     try:
         yield
     finally:
@@ -147,28 +262,35 @@ def use_algorithm(name: str | None) -> Iterator[None]:
 def forward(
     problem: ConvProblem,
     x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
-    algorithm: str | None = None,
+    weights: np.ndarray | Weights,
+    finish: Finish = PLAIN,
+    algorithm: str | Wish | None = None,
 ) -> np.ndarray:
     """Output of a convolution: (n, co, …), channels last in memory."""
-    chosen = plan(problem, "forward", algorithm).algorithm
+    chosen = _algorithm(problem, "forward", algorithm, x)
     if problem.n == 0:
         return empty_channels_last(problem.output_shape, x.dtype)
-    return ALGORITHMS[chosen].forward(problem, x, weight, bias)
+    return chosen.forward(problem, x, Weights.of(weights), finish)
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weight: np.ndarray, algorithm: str | None = None) -> np.ndarray:
+def input_grad(
+    problem: ConvProblem, dy: np.ndarray, weights: np.ndarray | Weights, algorithm: str | Wish | None = None
+) -> np.ndarray:
     """Gradient of a convolution's input: (n, ci, …), channels last in memory."""
-    chosen = plan(problem, "input_grad", algorithm).algorithm
+    chosen = _algorithm(problem, "input_grad", algorithm, dy)
     if problem.n == 0:
         return empty_channels_last(problem.input_shape, dy.dtype)
-    return ALGORITHMS[chosen].input_grad(problem, dy, weight)
+    return chosen.input_grad(problem, dy, Weights.of(weights))
 
 
-def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: str | None = None) -> np.ndarray:
+def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: str | Wish | None = None) -> np.ndarray:
     """Gradient of a convolution's weight: (co, ci/g, …)."""
-    chosen = plan(problem, "weight_grad", algorithm).algorithm
+    chosen = _algorithm(problem, "weight_grad", algorithm, dy)
     if problem.n == 0:
         return np.zeros(problem.weight_shape, dy.dtype)
-    return ALGORITHMS[chosen].weight_grad(problem, x, dy)
+    return chosen.weight_grad(problem, x, dy)
+
+
+def _algorithm(problem: ConvProblem, direction: Direction, wanted: str | Wish | None, array: np.ndarray) -> Algorithm:
+    wish = wanted if isinstance(wanted, Wish) else told(wanted)
+    return ALGORITHMS[_chosen(problem, direction, wish, array.itemsize).algorithm]

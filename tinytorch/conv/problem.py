@@ -127,6 +127,14 @@ class ConvProblem:
             groups,
         )
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Made once: a problem is looked up at every call."""
+        return hash((self.n, self.ci, self.co, self.axes, self.groups))
+
     @property
     def dims(self) -> int:
         """Spatial dimensions."""

@@ -14,6 +14,10 @@ phase is a stride-1 convolution of its own. So one table, serves both.
 
 V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, sections 4.5 and 4.6, draws these
 phases.
+
+The work is cut so that what is read again and again stays in the second-level cache: the image into bands of rows and
+strips of columns (an *area*), the output channels into blocks, the sum over input channels into chunks.
+K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, section 4.
 """
 
 from __future__ import annotations
@@ -26,38 +30,37 @@ from functools import lru_cache
 import numpy as np
 
 from tinytorch.conv.problem import Axis, ConvProblem
-from tinytorch.kernels.target import target, tile_shape
+from tinytorch.kernels.target import l2_bytes, target, tile_shape
+from tinytorch.kernels.tile import numbers, tile_of
 
-# One thread's padded copy of an image band: half of a small L2 cache leaves room for the weights.
-SCRATCH_BYTES = 192 << 10
+# Pixels that a weight gradient sums over before it moves on: two of its vectors for each fill a first-level cache.
+_SUMMED_PIXELS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """A table and the tile it was made for.
+    """A table, and the numbers of its tiles.
 
     Parameters
     ----------
     table
         One row of named integers, which the kernel reads as ``t.name``. Sizes and strides count elements unless their
         comment says otherwise.
-    rows, vectors
-        Register tile.
-    masked
-        Whether the last lanes of a block may be missing.
+    sizes
+        The numbers of the tile for every place in the sum (see ``_forms``), in one line.
+    block
+        Lanes of a block of weights.
     scratch
-        Elements that one thread needs for its padded copy of the source; 0 if it reads the source in place.
+        Elements that one thread needs for its copies.
     sums
-        Shape of what the sums start from (a sweep: one number for each output lane) or end in (a weight gradient:
-        shares, groups, kernel rows · lines, tap rows, lanes); blocks filled up.
+        Of a weight gradient: shares, groups, kernel rows · lines, tap rows, lanes; blocks filled up.
     """
 
     table: np.ndarray
-    rows: int
-    vectors: int
-    masked: int
+    sizes: np.ndarray
+    block: int
     scratch: int
-    sums: tuple[int, ...]
+    sums: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ class _Taps:
     taps: int
     tap: int
     tap_step: int
+
+    @property
+    def span(self) -> int:
+        """Source pixels from the first tap to the last, both counted."""
+        return max(self.taps - 1, 0) * self.hop + 1
+
+    def inside(self, size: int) -> bool:
+        """Whether every pixel that the taps read exists."""
+        return self.origin >= 0 and self.origin + (self.count - 1) * self.step + self.span <= size
 
 
 def _forward_taps(axis: Axis) -> _Taps:
@@ -105,169 +117,295 @@ def _phase(axis: Axis, first: int) -> _Taps:
 
 
 @lru_cache(maxsize=1024)
-def forward(problem: ConvProblem, itemsize: int, workers: int) -> tuple[Walk, ...]:
-    """The one sweep of a forward convolution."""
-    problem = _joined(problem, workers)
+def forward(problem: ConvProblem, itemsize: int, workers: int, adds: bool = False) -> tuple[Walk, ...]:
+    """The one sweep of a forward convolution; ``adds`` tells whether a residual is added."""
+    problem = _joined(problem)
     height, width = problem.axes
     source = (height.size, width.size, problem.ci)
     sink = (width.out * problem.co, problem.co, height.out * width.out * problem.co)
-    return (_sweep(problem, source, sink, _forward_taps(height), _forward_taps(width), itemsize, workers),)
+    taps = _forward_taps(height), _forward_taps(width)
+    return (_sweep(problem, source, sink, taps, itemsize, workers, adds),)
 
 
 @lru_cache(maxsize=1024)
 def input_grad(problem: ConvProblem, itemsize: int, workers: int) -> tuple[Walk, ...]:
     """One sweep for each stride phase of the input."""
-    problem = _joined(problem, workers)
+    problem = _joined(problem)
     height, width = problem.axes
     source = (height.out, width.out, problem.co)
     sink = (width.size * problem.ci, problem.ci, height.size * width.size * problem.ci)
     turned = replace(problem, ci=problem.co, co=problem.ci)
     phases = itertools.product(_phase_taps(height), _phase_taps(width))
-    return tuple(_sweep(turned, source, sink, rows, cols, itemsize, workers) for rows, cols in phases)
+    return tuple(_sweep(turned, source, sink, taps, itemsize, workers, False) for taps in phases)
 
 
-def _joined(problem: ConvProblem, workers: int) -> ConvProblem:
+def _joined(problem: ConvProblem) -> ConvProblem:
     """The same work in two dimensions, and where windows are single pixels, in one line of all the batch's pixels.
 
-    The line is cut for the threads. It fills the tiles of small images, and turns a linear layer, whose images are
-    one pixel large, into a matrix product.
+    The line fills the tiles of small images, and turns a linear layer, whose images are one pixel large, into a
+    matrix product.
     """
     height, width = (Axis(1, 1), *problem.axes)[-2:]
-    pixels = height.size * width.size
-    if any(axis != Axis(axis.size, 1) for axis in (height, width)) or (pixels >= 64 and problem.n >= workers):
+    if any(axis != Axis(axis.size, 1) for axis in (height, width)):
         return replace(problem, axes=(height, width))
-    lines = math.gcd(problem.n * pixels, workers)
-    return replace(problem, n=lines, axes=(Axis(1, 1), Axis(problem.n * pixels // lines, 1)))
+    return replace(problem, n=1, axes=(Axis(1, 1), Axis(problem.n * height.size * width.size, 1)))
 
 
-def _sweep(problem, source, sink, rows: _Taps, cols: _Taps, itemsize: int, workers: int) -> Walk:  # type: ignore[no-untyped-def]
-    """Fill one row of the ``SWEEP`` table; ``problem.ci`` channels are read and ``problem.co`` written."""
-    source_h, source_w, source_c = source
+# ---- areas --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Area:
+    """How the pixels that a band of rows and a strip of columns reads lie in memory: in the source, or in a copy.
+
+    A copy has its padding around it, and only pixels that are read; where channels are so many that the pixels of a
+    tile would meet in the same lines of the cache, it also has a gap after every pixel.
+    """
+
+    rows: _Taps
+    cols: _Taps
+    source: tuple[int, int, int]
+    channels: int
+    in_place: bool
+    band_rows: int
+    strip_cols: int
+    pixel: int
+
+    def window(self, taps: _Taps, outputs: int) -> tuple[int, int]:
+        """Pixels that ``outputs`` outputs in a row read of a copy, and from one output to the next."""
+        step = 1 if self.picks(taps) > 1 else taps.step
+        return (outputs - 1) * step + taps.span, step
+
+    def picks(self, taps: _Taps) -> int:
+        """Source pixels from one pixel of the copy to the next: single taps read every stride-th only."""
+        return taps.step if taps.taps <= 1 and not self.in_place else 1
+
+    @property
+    def line(self) -> int:
+        """Elements of a row."""
+        return self.source[1] * self.pixel if self.in_place else self.window(self.cols, self.strip_cols)[0] * self.pixel
+
+    @property
+    def scratch(self) -> int:
+        """Elements of a copy."""
+        return 0 if self.in_place else self.window(self.rows, self.band_rows)[0] * self.line
+
+    def fields(self) -> dict[str, int]:
+        """The area's part of a table."""
+        source_h, source_w, source_c = self.source
+        return {
+            # the source image, and the pixel at the first tap of the first output
+            "source_h": source_h, "source_w": source_w, "source_c": source_c, "channels": self.channels,
+            "top": self.rows.origin, "left": self.cols.origin,
+            # source pixels: from one output to the next, and from one pixel of the copy to the next
+            "step_h": self.rows.step, "step_w": self.cols.step,
+            "pick_h": self.picks(self.rows), "pick_w": self.picks(self.cols),
+            # the area: pixels from one output to the next and from the first tap to the last, elements of a pixel
+            "in_place": int(self.in_place), "pixel": self.pixel, "line": self.line,
+            "area_h": self.window(self.rows, 1)[1], "area_w": self.window(self.cols, 1)[1],
+            "span_h": self.rows.span, "span_w": self.cols.span,
+        }  # fmt: skip
+
+
+_ALIAS = 4096  # bytes; pixels at a multiple of it share a few lines of a first-level cache
+
+
+def _area(  # type: ignore[no-untyped-def]
+    problem: ConvProblem, source, rows: _Taps, cols: _Taps, tile_rows: int, budget: int, itemsize: int, workers: int
+) -> _Area:
+    """Cut an image into bands and strips that are at most ``budget`` bytes large, and enough for every thread."""
+    channels = problem.ci // problem.groups
+    alias = (cols.step * source[2] * itemsize) % _ALIAS == 0 and problem.co // problem.groups > 32
+    in_place = problem.groups == 1 and rows.inside(source[0]) and cols.inside(source[1]) and not alias
+    pixel = source[2] if in_place else channels + (16 if channels * itemsize % _ALIAS == 0 else 0)
+    whole = _Area(rows, cols, source, channels, in_place, rows.count, cols.count, pixel)
+    row_bytes = whole.window(cols, cols.count)[0] * pixel * itemsize * whole.window(rows, 1)[1]
+    bands = _bands(problem.n, rows.count, row_bytes, budget, workers)
+    tiles = -(-cols.count // tile_rows)
+    strips = 1 if bands < rows.count else _bands(problem.n * rows.count, tiles, row_bytes // tiles, budget, workers)
+    return replace(whole, band_rows=-(-rows.count // bands), strip_cols=-(-tiles // strips) * tile_rows)
+
+
+def _bands(images: int, pieces: int, piece_bytes: int, budget: int, workers: int) -> int:
+    """Parts that ``pieces`` are cut into: small enough for the cache, and enough of them for every thread."""
+    bands = max(1, -(-pieces * piece_bytes // budget))
+    if images < 4 * workers:
+        bands = -(-bands // workers) * workers
+    return min(bands, pieces)
+
+
+# ---- forward and input_grad ---------------------------------------------------------------------------------------
+
+
+def _sweep(  # type: ignore[no-untyped-def]
+    problem: ConvProblem, source, sink, taps: tuple[_Taps, _Taps], itemsize: int, workers: int, adds: bool
+) -> Walk:
+    """Fill one sweep; ``problem.ci`` channels are read and ``problem.co`` written."""
+    rows, cols = taps
     out_line, out_pixel, out_image = sink
     channels, lanes = problem.ci // problem.groups, problem.co // problem.groups
     tile_rows, vectors = tile_shape(cols.count, lanes, itemsize)
     block = vectors * target().lanes(itemsize)
-    window_w = (cols.count - 1) * cols.step + max(cols.taps - 1, 0) * cols.hop + 1
-    in_place = problem.groups == 1 and _inside(rows, source_h) and _inside(cols, source_w)
-    bands = _bands(problem.n, rows.count, 0 if in_place else rows.step * window_w * channels * itemsize, workers)
-    band_rows = -(-rows.count // bands)
-    kernel_w = problem.axes[-1].kernel
-    whole_lines = cols.hop == 1 and cols.tap_step == 1
     blocks = -(-lanes // block)
-    enough = problem.n * bands * problem.groups >= workers
-    table = _table(
-        # the work: bands of rows of an image, and shares of the blocks of lanes
+    area = _area(problem, source, rows, cols, tile_rows, l2_bytes() // 4, itemsize, workers)
+    bands, strips = -(-rows.count // area.band_rows), -(-cols.count // area.strip_cols)
+    whole_lines = cols.hop == 1 and cols.tap_step == 1 and area.pixel == channels
+    n_m, n_i = (1, cols.taps * channels) if whole_lines else (cols.taps, channels)
+    chunk = _chunk(n_i, max(rows.taps, 1) * max(n_m, 1) * block * itemsize)
+    ahead = area.in_place and rows.taps == cols.taps == cols.step == 1 and chunk >= n_i
+    kernel_w = problem.axes[-1].kernel
+    tap_o, tap_m = rows.tap_step * kernel_w * channels, cols.tap_step * channels
+    a_row = area.window(cols, 1)[1] * area.pixel
+    reduction = {
+        "a_row": a_row, "a_o": rows.hop * area.line, "a_m": cols.hop * area.pixel, "a_i": 1, "a_t": tile_rows * a_row,
+        "b_o": tap_o * block, "b_m": tap_m * block, "b_i": block, "c_t": tile_rows * cols.stride * out_pixel,
+        "f_i": tile_rows, "n_o": rows.taps, "n_m": n_m,
+    }  # fmt: skip
+    table = table_of(
+        # the work: bands, strips and groups of images, and shares of the blocks of lanes
         images=problem.n,
         groups=problem.groups,
-        bands=-(-rows.count // band_rows),
-        band_rows=band_rows,
-        splits=1 if enough else min(workers, blocks),
+        bands=bands,
+        band_rows=area.band_rows,
+        strips=strips,
+        strip_cols=area.strip_cols,
+        splits=_splits(problem, area, bands * strips, blocks, itemsize, workers),
         rows=rows.count,
         cols=cols.count,
         lanes=lanes,
+        block=block,
         blocks=blocks,
-        # the source image, and its window: the first pixel, and pixels from one output, and one tap, to the next
-        source_h=source_h,
-        source_w=source_w,
-        source_c=source_c,
-        channels=channels,
-        top=rows.origin,
-        left=cols.origin,
-        step_h=rows.step,
-        step_w=cols.step,
-        hop_h=rows.hop,
-        hop_w=cols.hop,
-        window_w=window_w,
-        in_place=in_place,
-        # the reduction; taps whose channels follow each other in memory are one run
-        n_o=rows.taps,
-        n_m=1 if whole_lines else cols.taps,
-        n_i=cols.taps * channels if whole_lines else channels,
-        a_m=cols.hop * channels,
-        # the weights, in rows of lanes: the first tap, from tap to tap, and a whole block
+        **area.fields(),
+        **_tiles(tile_rows, cols.count, vectors, lanes, itemsize, ahead),
+        # the weights, in rows of a block's lanes: the first tap, and all taps
         first_tap=(rows.tap * kernel_w + cols.tap) * channels,
-        tap_o=rows.tap_step * kernel_w * channels,
-        tap_m=cols.tap_step * channels,
         block_taps=math.prod(axis.kernel for axis in problem.axes) * channels,
+        chunk=chunk,
+        chunks=max(1, -(-n_i // chunk)),
         # the output
         out_at=rows.first * out_line + cols.first * out_pixel,
         out_row=rows.stride * out_line,
         out_col=cols.stride * out_pixel,
         out_image=out_image,
     )
-    window_h = (band_rows - 1) * rows.step + max(rows.taps - 1, 0) * rows.hop + 1
-    return Walk(
-        table, tile_rows, vectors, int(lanes % block > 0), 0 if in_place else window_h * window_w * channels,
-        (problem.groups * blocks * block,),
-    )  # fmt: skip
+    return Walk(table, _forms(reduction, cols.stride * out_pixel, n_i, chunk, adds), block, area.scratch)
 
 
-def _table(**fields: int) -> np.ndarray:
+def _splits(problem: ConvProblem, area: _Area, areas: int, blocks: int, itemsize: int, workers: int) -> int:
+    """Shares of the blocks of lanes that different threads take.
+
+    Where the weights are larger than the images, threads that share the weights read less than threads that share
+    the images.
+    """
+    units = problem.n * areas * problem.groups
+    images = problem.n * math.prod(area.source)
+    if math.prod(problem.weight_shape) > images or units < workers:
+        return min(workers, blocks)
+    return 1
+
+
+def _chunk(length: int, bytes_each: int) -> int:
+    """Channels of a chunk of the sum, so that a block's weights for them take an eighth of the cache."""
+    pieces = max(1, round(length * bytes_each / (l2_bytes() // 8)))
+    return max(1, -(-length // (16 * pieces)) * 16)
+
+
+def _forms(reduction: dict[str, int], c_row: int, n_i: int, chunk: int, adds: bool) -> np.ndarray:
+    """The numbers of the tile for each place of a chunk in the sum.
+
+    The first of several, one in the middle, the only one, the last: ``(not first) + 2 · last``. All but the first go on
+    from what the output holds, and the last is finished.
+    """
+    forms: list[int] = []
+    for last, later in itertools.product((0, 1), (0, 1)):
+        count = n_i - (n_i - 1) // chunk * chunk if last and n_i else chunk
+        forms += numbers(
+            **reduction,
+            c_row=c_row,
+            d_row=later * c_row,
+            e_row=c_row,
+            d_t=later * reduction["c_t"],
+            n_i=min(count, n_i),
+            n_e=int(adds and last),
+        )
+    return np.array(forms, np.int64)
+
+
+def _tiles(tile_rows: int, length: int, vectors: int, lanes: int, itemsize: int, ahead: bool = False) -> dict[str, int]:
+    """The part of a table that names the tile functions: for whole blocks of lanes and for the last, for whole tiles
+    and for the rest of a line of ``length`` rows.
+    """
+    width = target().lanes(itemsize)
+    dtype = np.dtype(f"f{itemsize}")
+    rest, left = length % tile_rows, lanes % (vectors * width)
+    last = (-(-left // width) or vectors, bool(left % width))
+    return {
+        "tile_rows": tile_rows,
+        "whole": tile_of(tile_rows, vectors, False, dtype),
+        "whole_rest": tile_of(rest or tile_rows, vectors, False, dtype),
+        "last": tile_of(tile_rows, *last, dtype),
+        "last_rest": tile_of(rest or tile_rows, *last, dtype),
+        "first": tile_of(tile_rows, vectors, False, dtype, ahead),
+    }
+
+
+def table_of(**fields: int) -> np.ndarray:
     return np.rec.array([tuple(fields.values())], dtype=[(name, np.int64) for name in fields])
 
 
-def _inside(taps: _Taps, size: int) -> bool:
-    """Whether every pixel that the taps read exists."""
-    last = taps.origin + (taps.count - 1) * taps.step + (taps.taps - 1) * taps.hop
-    return taps.origin >= 0 and last < size
-
-
-def _bands(images: int, rows: int, row_bytes: int, workers: int) -> int:
-    """Bands of rows that an image is cut into: small enough for the cache, and enough of them for every thread."""
-    bands = max(1, -(-rows * row_bytes // SCRATCH_BYTES))
-    if images < 4 * workers:
-        bands = -(-bands // workers) * workers
-    return min(bands, rows)
+# ---- weight_grad --------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)
 def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     """The table of a weight gradient: every image adds to sums over (kh, kw·ci, co)."""
-    problem = _joined(problem, workers)
+    problem = _joined(problem)
     height, width = problem.axes
+    rows, cols = _forward_taps(height), _forward_taps(width)
     channels, lanes = problem.ci // problem.groups, problem.co // problem.groups
-    lines, line_rows = (1, width.kernel * channels) if width.dilation == 1 else (width.kernel, channels)
+    budget = min(l2_bytes() // 4, _SUMMED_PIXELS * problem.ci * itemsize * height.stride * width.stride)
+    area = _area(problem, (height.size, width.size, problem.ci), rows, cols, 1, budget, itemsize, workers)
+    bands, strips = -(-rows.count // area.band_rows), -(-cols.count // area.strip_cols)
+    in_line = width.dilation == 1 and area.pixel == channels
+    lines, line_rows = (1, width.kernel * channels) if in_line else (width.kernel, channels)
     tile_rows, vectors = tile_shape(line_rows, lanes, itemsize)
     block = vectors * target().lanes(itemsize)
-    window_w = (width.out - 1) * width.stride + width.extent
-    bands = _bands(problem.n, height.out, height.stride * window_w * channels * itemsize, workers)
-    band_rows = -(-height.out // bands)
     blocks = -(-lanes // block)
-    inside = all(_inside(_forward_taps(axis), axis.size) for axis in problem.axes)
-    # A last tile that is not full reads past its rows, which only the scratch has room for.
-    in_place = inside and problem.groups == 1 and line_rows % tile_rows == 0
-    padded_rows, padded_lanes = -(-line_rows // tile_rows) * tile_rows, blocks * block
-    shares = workers if problem.n * bands * problem.groups >= workers or blocks < workers else 1
-    table = _table(
+    units = problem.n * bands * strips * problem.groups
+    padded_lanes = blocks * block
+    sums = (problem.groups, height.kernel * lines, line_rows, padded_lanes)
+    # Threads that share the lanes need one set of sums; threads that share the images have their own, to be added up.
+    by_lanes = blocks >= workers and math.prod(sums) * workers > problem.n * math.prod(area.source)
+    table = table_of(
         images=problem.n,
         groups=problem.groups,
-        bands=-(-height.out // band_rows),
-        band_rows=band_rows,
-        rows=height.out,
-        cols=width.out,
+        bands=bands,
+        band_rows=area.band_rows,
+        strips=strips,
+        strip_cols=area.strip_cols,
+        rows=rows.count,
+        cols=cols.count,
         lanes=lanes,
+        block=block,
         blocks=blocks,
-        source_h=height.size,
-        source_w=width.size,
-        source_c=problem.ci,
-        channels=channels,
-        top=-height.before,
-        left=-width.before,
-        step_h=height.stride,
-        step_w=width.stride,
-        hop_h=height.dilation,
-        hop_w=width.dilation,
-        window_w=window_w,
-        in_place=in_place,
+        **area.fields(),
+        **_tiles(tile_rows, line_rows, vectors, lanes, itemsize),
+        copy=area.scratch,
         # the sums: kernel rows, and in each the lines of taps whose channels follow each other in memory
+        hop_h=rows.hop * area.line,
+        hop_w=cols.hop * area.pixel,
         kernel_h=height.kernel,
         lines=lines,
         line_rows=line_rows,
-        padded_rows=padded_rows,
         padded_lanes=padded_lanes,
     )
-    window_h = (band_rows - 1) * height.stride + height.extent
+    reduction = {
+        "c_row": padded_lanes, "c_t": tile_rows * padded_lanes, "a_row": 1, "a_t": tile_rows,
+        "a_o": area.window(rows, 1)[1] * area.line, "a_i": area.window(cols, 1)[1] * area.pixel,
+        "b_i": block, "n_m": 1,
+    }  # fmt: skip
+    forms = [*numbers(**reduction), *numbers(**reduction, d_row=padded_lanes, d_t=reduction["c_t"])]
     return Walk(
-        table, tile_rows, vectors, int(lanes % block > 0), window_h * window_w * channels + tile_rows,
-        (shares, problem.groups, height.kernel * lines, padded_rows, padded_lanes),
+        table, np.array(forms, np.int64), block, area.scratch + area.band_rows * area.strip_cols * block,
+        (1 if by_lanes else min(workers, units), *sums),
     )  # fmt: skip

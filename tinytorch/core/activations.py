@@ -15,6 +15,14 @@ class ReLU(Module):
         return F.relu(x)
 
 
+class ReLU6(Module):
+    """min(max(x, 0), 6), elementwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to a tensor of any shape."""
+        return F.relu6(x)
+
+
 class LeakyReLU(Module):
     """x where positive, otherwise negative_slope · x.
 

@@ -7,7 +7,7 @@ from the loss towards the leaves and frees each closure, with the arrays it save
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
@@ -122,9 +122,14 @@ def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward) -> 
         Requires grad if recording is on and any of the inputs does.
     """
     out = inputs[0].wrap(data)
-    if _grad_enabled.get() and any(tensor.requires_grad for tensor in inputs):
+    if is_recorded(inputs):
         out.attach(Node(backward, tuple(map(_edge, inputs)), out.data.shape, out.data.dtype))
     return out
+
+
+def is_recorded(inputs: Iterable[Tensor]) -> bool:
+    """Whether an operation on these tensors will be differentiated."""
+    return _grad_enabled.get() and any(tensor.requires_grad for tensor in inputs)
 
 
 def _edge(tensor: Tensor) -> Node | Tensor | None:

@@ -6,15 +6,18 @@ the largest logit subtracted first, so that no exponential overflows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinytorch.conv import planner
+from tinytorch.conv.finish import Finish
 from tinytorch.conv.problem import ConvProblem
 from tinytorch.core import random
-from tinytorch.core.autograd import record
+from tinytorch.core.autograd import is_recorded, record
+from tinytorch.core.kept import weights_of
 from tinytorch.core.tensor import Number, Tensor, numpy_spelling
 from tinytorch.kernels import elementwise, norm
 
@@ -23,10 +26,19 @@ from tinytorch.kernels import elementwise, norm
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
-    out = elementwise.relu(x.data)
+    return _bounded(x, 0, math.inf)
+
+
+def relu6(x: Tensor) -> Tensor:
+    """min(max(x, 0), 6); the gradient at 0 and 6 is 0."""
+    return _bounded(x, 0, 6)
+
+
+def _bounded(x: Tensor, floor: float, ceiling: float) -> Tensor:
+    out = elementwise.clip(x.array, floor, ceiling)
 
     def backward(grad: np.ndarray):
-        return (elementwise.relu_grad(grad, out),)
+        return (elementwise.bounded_grad(grad, out, floor, ceiling),)
 
     return record(out, (x,), backward)
 
@@ -163,19 +175,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     _check_linear(x, weight, bias)
     dtype = np.result_type(x.dtype, weight.dtype)
-    pixels, kernel = (
-        _as_pixels(x.data.astype(dtype, copy=False)),
-        weight.data.astype(dtype, copy=False)[..., None],
-    )
-    problem = ConvProblem.of(pixels.shape, kernel.shape)
-    offsets = None if bias is None else bias.data.astype(dtype, copy=False)
-    out = planner.forward(problem, pixels, kernel, offsets)
+    pixels = _as_pixels(x.array.astype(dtype, copy=False))
+    recorded = is_recorded([x, weight] if bias is None else [x, weight, bias])
+    weights = weights_of(weight, dtype, recorded)
+    problem = ConvProblem.of(pixels.shape, weights.array.shape)
+    offsets = None if bias is None else bias.array.astype(dtype, copy=False)
+    out = planner.forward(problem, pixels, weights, Finish(offsets))
     wants_x, saved = x.requires_grad, pixels if weight.requires_grad else None
     shape = x.shape
 
     def backward(grad: np.ndarray):
         dy = _as_pixels(grad)
-        dx = planner.input_grad(problem, dy, kernel).reshape(shape) if wants_x else None
+        dx = planner.input_grad(problem, dy, weights).reshape(shape) if wants_x else None
         dw = None if saved is None else planner.weight_grad(problem, saved, dy)[..., 0]
         return (dx, dw) if bias is None else (dx, dw, norm.channel_sums(dy[..., 0]))
 

@@ -400,7 +400,10 @@ class Sequential(Module):
         If something else is passed.
     """
 
+    _cut: tuple[list[Module], list[Callable[[Tensor], Tensor]]] = ([], [])
+
     def __init__(self, *modules: Any) -> None:
+        self._cut = [], []  # present from the start: another thread may be walking over vars(self) when it is set
         named = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else dict(enumerate(modules))
         for name, module in named.items():
             self.add_module(str(name), module)
@@ -410,9 +413,19 @@ class Sequential(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pass `x` through all modules."""
-        for module in self._layers().values():
-            x = module(x)
+        for run in self._runs():
+            x = run(x)
         return x
+
+    def _runs(self) -> list[Callable[[Tensor], Tensor]]:
+        """The modules, cut into what is computed at once; cut anew when they are others than last time."""
+        modules, (before, runs) = list(self._layers().values()), self._cut
+        if modules != before:
+            from tinytorch.core import fusion  # which imports this file
+
+            runs = fusion.runs(modules)
+            self._cut = modules, runs
+        return runs
 
     def append(self, module: Module) -> Sequential:
         """Add a module at the end; returns self."""

@@ -81,9 +81,12 @@ class Conv2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
-        return ops.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.algorithm
-        )
+        return ops.convolve(x, self.weight, self.bias, self.options)
+
+    @property
+    def options(self) -> ops.Convolution:
+        """Everything but the channels, as `spatial_ops` takes it."""
+        return ops.Convolution(self.stride, self.padding, self.dilation, self.groups, self.algorithm)
 
     def extra_repr(self) -> str:
         """Settings, those at their default left out."""
@@ -171,6 +174,28 @@ class AvgPool2d(_Pool2d):
         return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding)
 
 
+class AdaptiveAvgPool2d(Module):
+    """Mean of every window, with as many windows as the output is to have pixels; see `spatial_ops`.
+
+    Parameters
+    ----------
+    output_size : int or (height, width)
+        Pixels of the output; None for a side that stays as it is. 1 is the mean over the whole image.
+    """
+
+    def __init__(self, output_size: ops.OutputSize) -> None:
+        ops.check_output_size(output_size)
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, height, width)."""
+        return ops.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        """The size."""
+        return f"output_size={self.output_size}"
+
+
 class BatchNorm2d(Module):
     """Normalise every channel over the batch and the image, then scale and shift it by learned amounts.
 
@@ -220,6 +245,10 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, num_features, H, W)."""
+        return self.normalise(x)
+
+    def normalise(self, x: Tensor, residual: Tensor | None = None, bounds: ops.Bounds = ops.UNBOUNDED) -> Tensor:
+        """`forward`, then add a residual and clip, in the same pass over memory."""
         y = ops.batch_norm(
             x,
             self.running_mean,
@@ -229,6 +258,8 @@ class BatchNorm2d(Module):
             self.training,
             self.momentum,
             self.eps,
+            residual=residual,
+            bounds=bounds,
         )
         if self.training:
             self.num_batches_tracked.data += 1
@@ -273,8 +304,10 @@ class SimpleCNN(Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W) to vectors (N, flattened_size)."""
-        x = self.pool1(self.relu(self.conv1(x)))
-        x = self.pool2(self.relu(self.conv2(x)))
+        from tinytorch.core.fusion import conv_block  # which imports this file
+
+        x = conv_block(x, self.conv1, activation=self.relu, pool=self.pool1)
+        x = conv_block(x, self.conv2, activation=self.relu, pool=self.pool2)
         return x.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ accepted as well. Python numbers never promote a tensor: a float32 tensor times 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from math import prod
@@ -22,6 +23,7 @@ Number = int | float
 _KIND_RANK = {"b": 0, "u": 1, "i": 1, "f": 2}  # bool < integer < floating, as in PyTorch's promotion
 _DEFAULT_DTYPE = (np.dtype(bool), np.dtype(np.int64), np.dtype(np.float32))  # by rank
 _WIDEST_FLOAT = 8  # bytes
+_versions = itertools.count()
 
 
 def as_array(data: Any, dtype: DTypeLike | None = None) -> np.ndarray:
@@ -201,13 +203,15 @@ class Tensor:
 
     __array_ufunc__ = None  # let `array * tensor` reach Tensor.__rmul__, and np.exp(tensor) raise
 
-    data: np.ndarray
+    array: np.ndarray  # the values, for code of the library that only reads them; everyone else takes `data`
+    version: int  # another number, never used before, each time the array is handed out and may be changed
     grad: np.ndarray | None
     node: Node | None
     _requires_grad: bool
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
-        self.data = as_array(data, dtype)
+        self.array = as_array(data, dtype)
+        self.version = next(_versions)
         self.grad = None
         self.node = None
         self._requires_grad = False
@@ -218,7 +222,8 @@ class Tensor:
     def wrap(data: ArrayLike) -> Tensor:
         """Make a tensor of a result that NumPy has just computed: no checks, no conversion, no gradient."""
         out = Tensor.__new__(Tensor)
-        out.data = np.asarray(data)
+        out.array = np.asarray(data)
+        out.version = next(_versions)
         out.grad = None
         out.node = None
         out._requires_grad = False
@@ -227,24 +232,35 @@ class Tensor:
     # ---- what it is -------------------------------------------------------------------------------------
 
     @property
+    def data(self) -> np.ndarray:
+        """The values; writing to this array changes the tensor."""
+        self.version = next(_versions)
+        return self.array
+
+    @data.setter
+    def data(self, values: np.ndarray) -> None:
+        self.version = next(_versions)
+        self.array = values
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
-        return self.data.shape
+        return self.array.shape
 
     @property
     def dtype(self) -> np.dtype:
         """NumPy dtype of the values."""
-        return self.data.dtype
+        return self.array.dtype
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
-        return self.data.ndim
+        return self.array.ndim
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        return self.data.size
+        return self.array.size
 
     @property
     def requires_grad(self) -> bool:

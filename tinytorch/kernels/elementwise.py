@@ -10,18 +10,19 @@ from numba import prange
 from tinytorch.kernels import jit, memory
 
 
-def relu(x: np.ndarray) -> np.ndarray:
-    """max(x, 0); NaN stays NaN."""
+def clip(x: np.ndarray, floor: float, ceiling: float) -> np.ndarray:
+    """min(max(x, floor), ceiling); NaN stays NaN."""
     x = memory.dense(x)
     y = memory.empty_like(x)
-    jit.run(_relu, memory.line(x), memory.line(y))
+    jit.run(_clip, memory.line(x), x.dtype.type(floor), x.dtype.type(ceiling), memory.line(y))
     return y
 
 
-def relu_grad(gradient: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Gradient of relu from its output: passes where ``y`` is positive."""
+def bounded_grad(gradient: np.ndarray, y: np.ndarray, floor: float, ceiling: float) -> np.ndarray:
+    """Gradient of min(max(x, floor), ceiling) from its output: passes where ``floor < y < ceiling``, and at NaN."""
     dx = memory.empty_like(y)
-    jit.run(_relu_grad, memory.line(memory.in_order_of(y, gradient)), memory.line(y), memory.line(dx))
+    bounds = (y.dtype.type(floor), y.dtype.type(ceiling))
+    jit.run(_bounded_grad, memory.line(memory.in_order_of(y, gradient)), memory.line(y), *bounds, memory.line(dx))
     return dx
 
 
@@ -40,14 +41,14 @@ def _erf(x, y):  # type: ignore[no-untyped-def]
 
 
 @jit.parallel
-def _relu(x, y):  # type: ignore[no-untyped-def]
-    zero = x.dtype.type(0)
+def _clip(x, floor, ceiling, y):  # type: ignore[no-untyped-def]
     for i in prange(x.size):
-        y[i] = zero if x[i] <= zero else x[i]
+        value = floor if x[i] <= floor else x[i]
+        y[i] = ceiling if value > ceiling else value
 
 
 @jit.parallel
-def _relu_grad(gradient, y, dx):  # type: ignore[no-untyped-def]
+def _bounded_grad(gradient, y, floor, ceiling, dx):  # type: ignore[no-untyped-def]
     zero = dx.dtype.type(0)
     for i in prange(dx.size):
-        dx[i] = zero if y[i] <= zero else gradient[i]
+        dx[i] = zero if (y[i] <= floor) | (y[i] >= ceiling) else gradient[i]

@@ -1,16 +1,17 @@
-"""Writes the tile of ``tile.py`` as LLVM IR: the only file that knows the intermediate language.
+"""Writes ``tile`` and ``transform`` as LLVM IR: the only file that knows the intermediate language.
 
-One emitter serves every CPU: the vector width and the block size are constants of the call, and LLVM turns the
-vectors into AVX-512, AVX2, SSE or NEON registers. Importing this module teaches the compiler what ``tile`` means.
+One emitter serves every CPU: the vector width and the block size are constants of the function that is written, and
+LLVM turns the vectors into AVX-512, AVX2, SSE or NEON registers. Each size is a small function of its own, compiled in
+some hundredths of a second, kept on disk, and called by its address.
 
-The loop nest around the registers::
+The loop nest of a tile around the registers::
 
     sums[r][v] = D
     for o, m, i:
         vector[v] = B                     one load a vector, shared by all rows
         for r:
             sums[r][v] += broadcast(A[r]) · vector[v]
-    C = sums
+    C = clip(sums + E)
 """
 
 from __future__ import annotations
@@ -18,37 +19,43 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from tinytorch.kernels.tile import tile
+from tinytorch.kernels import jit
 
 _INDEX = ir.IntType(64)
+_kept: list[Any] = []  # compiled functions, whose addresses are in use
 
 
-class _Block:
-    """Vector loads, stores and masks of one tile, for one element type."""
+def _int(value: int) -> ir.Constant:
+    return ir.Constant(_INDEX, value)
 
-    def __init__(self, builder: ir.IRBuilder, element: ir.Type, vectors: int, width: int, lanes: ir.Value | None):
+
+# ---- vectors ------------------------------------------------------------------------------------------------------
+
+
+class _Vectors:
+    """Vector arithmetic of one element type and width; with ``lanes``, nothing beyond them is read or written."""
+
+    def __init__(self, builder: ir.IRBuilder, width: int, itemsize: int):
         self.builder = builder
-        self.element = element
-        self.vectors = vectors
         self.width = width
-        self.type = ir.VectorType(element, width)
-        self.bytes = 4 if isinstance(element, ir.FloatType) else 8
-        self.masks = [self._mask(lanes, v) for v in range(vectors)] if lanes is not None else None
+        self.bytes = itemsize
+        self.element = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+        self.type = ir.VectorType(self.element, width)
 
-    def _mask(self, lanes: ir.Value, vector: int) -> ir.Value:
+    def mask(self, lanes: ir.Value) -> ir.Value:
         """True where the lane's number is below ``lanes``."""
         wide = ir.VectorType(ir.IntType(32), self.width)
-        numbers = ir.Constant(wide, [vector * self.width + lane for lane in range(self.width)])
         limit = self.splat(self.builder.trunc(lanes, ir.IntType(32)), wide)
-        return self.builder.icmp_signed("<", numbers, limit)
+        return self.builder.icmp_signed("<", ir.Constant(wide, list(range(self.width))), limit)
 
     def splat(self, scalar: ir.Value, kind: ir.VectorType | None = None) -> ir.Value:
         kind = kind or self.type
@@ -56,52 +63,50 @@ class _Block:
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
 
-    def load(self, pointer: ir.Value, vector: int) -> ir.Value:
-        where = self._vector_pointer(pointer, vector)
-        if self.masks is None:
+    def constant(self, value: float) -> ir.Value:
+        return ir.Constant(self.type, [value] * self.width)
+
+    def load(self, pointer: ir.Value, mask: ir.Value | None = None) -> ir.Value:
+        where = self.builder.bitcast(pointer, self.type.as_pointer())
+        if mask is None:
             loaded = self.builder.load(where)
             loaded.align = self.bytes
             return loaded
-        kinds = [self.type, where.type, ir.IntType(32), ir.VectorType(ir.IntType(1), self.width), self.type]
-        name = f"llvm.masked.load.v{self.width}{self._suffix}.p0"
-        function = self._declare(name, self.type, kinds[1:])
         align = ir.Constant(ir.IntType(32), self.bytes)
-        return self.builder.call(function, [where, align, self.masks[vector], ir.Constant(self.type, None)])
+        return self._call("masked.load", [where, align, mask, ir.Constant(self.type, None)], self.type, ".p0")
 
-    def store(self, value: ir.Value, pointer: ir.Value, vector: int) -> None:
-        where = self._vector_pointer(pointer, vector)
-        if self.masks is None:
+    def store(self, value: ir.Value, pointer: ir.Value, mask: ir.Value | None = None) -> None:
+        where = self.builder.bitcast(pointer, self.type.as_pointer())
+        if mask is None:
             self.builder.store(value, where).align = self.bytes
             return
-        kinds = [self.type, where.type, ir.IntType(32), ir.VectorType(ir.IntType(1), self.width)]
-        name = f"llvm.masked.store.v{self.width}{self._suffix}.p0"
-        function = self._declare(name, ir.VoidType(), kinds)
-        self.builder.call(function, [value, where, ir.Constant(ir.IntType(32), self.bytes), self.masks[vector]])
+        align = ir.Constant(ir.IntType(32), self.bytes)
+        self._call("masked.store", [value, where, align, mask], ir.VoidType(), ".p0")
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a·b + c; one rounding where the CPU has such an instruction, two where it has not."""
-        name = f"llvm.fmuladd.v{self.width}{self._suffix}"
-        return self.builder.call(self._declare(name, self.type, [self.type] * 3), [a, b, c])
+        return self._call("fmuladd", [a, b, c], self.type)
 
-    @property
-    def _suffix(self) -> str:
-        return f"f{8 * self.bytes}"
+    def prefetch(self, pointer: ir.Value, to_write: int = 0) -> None:
+        flags = [ir.Constant(ir.IntType(32), value) for value in (to_write, 3, 1)]
+        where = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [where.type, *(flag.type for flag in flags)])
+        self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0"), [where, *flags]
+        )
 
-    def _vector_pointer(self, pointer: ir.Value, vector: int) -> ir.Value:
-        where = self.builder.gep(pointer, [ir.Constant(_INDEX, vector * self.width)])
-        return self.builder.bitcast(where, self.type.as_pointer())
+    def clip(self, value: ir.Value, floor: ir.Value, ceiling: ir.Value) -> ir.Value:
+        """NaN compares with nothing, and so stays."""
+        value = self.builder.select(self.builder.fcmp_ordered(">", floor, value), floor, value)
+        return self.builder.select(self.builder.fcmp_ordered("<", ceiling, value), ceiling, value)
 
-    def _declare(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
-        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
+    def at(self, pointer: ir.Value, vector: int) -> ir.Value:
+        return self.builder.gep(pointer, [_int(vector * self.width)])
 
-
-def _row_pointers(builder: ir.IRBuilder, pointer: ir.Value, stride: ir.Value, rows: int) -> list[ir.Value]:
-    """Addresses of ``rows`` rows; one address register serves three of them (base, +1 and +2 strides)."""
-    pointers = [pointer]
-    for r in range(1, rows):
-        steps = r % 3 or 3
-        pointers.append(builder.gep(pointers[r - steps], [builder.mul(stride, ir.Constant(_INDEX, steps))]))
-    return pointers
+    def _call(self, name: str, values: Sequence[ir.Value], result: ir.Type, suffix: str = "") -> ir.Value:
+        kind = ir.FunctionType(result, [value.type for value in values])
+        full = f"llvm.{name}.v{self.width}f{8 * self.bytes}{suffix}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, full), values)
 
 
 @contextmanager
@@ -116,7 +121,7 @@ def _loop(builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]) -> It
     builder.branch(head)
     builder.position_at_end(head)
     index = builder.phi(_INDEX)
-    index.add_incoming(ir.Constant(_INDEX, 0), before)
+    index.add_incoming(_int(0), before)
     phis = [builder.phi(value.type) for value in carried]
     for phi, value in zip(phis, carried, strict=True):
         phi.add_incoming(value, before)
@@ -124,7 +129,7 @@ def _loop(builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]) -> It
     builder.position_at_end(body)
     values = list(phis)
     yield index, values
-    index.add_incoming(builder.add(index, ir.Constant(_INDEX, 1)), builder.block)
+    index.add_incoming(builder.add(index, _int(1)), builder.block)
     for phi, value in zip(phis, values, strict=True):
         phi.add_incoming(value, builder.block)
     builder.branch(head)
@@ -132,87 +137,351 @@ def _loop(builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value]) -> It
     carried[:] = phis
 
 
-def _emit(builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Value]) -> None:
-    """The body of one tile, as the module's docstring draws it."""
-    c, d, a, b = (builder.gep(args[name], [args[f"{name}_at"]]) for name in "cdab")
-    starts = _row_pointers(builder, d, args["d_row"], rows)
-    sums = [block.load(start, v) for start in starts for v in range(block.vectors)]
-    state = [*sums, a, b]
-    _nest(builder, block, rows, args, state, "omi")
-    ends = _row_pointers(builder, c, args["c_row"], rows)
-    for r, end in enumerate(ends):
-        for v in range(block.vectors):
-            block.store(state[r * block.vectors + v], end, v)
+# ---- the tile -----------------------------------------------------------------------------------------------------
+
+_STRIDES = (
+    "c_row", "d_row", "a_row", "a_o", "a_m", "a_i", "b_o", "b_m", "b_i", "e_row", "c_t", "d_t", "a_t", "f_i", "n_o",
+    "n_m", "n_i", "n_e",
+)  # fmt: skip
 
 
-def _nest(
-    builder: ir.IRBuilder,
-    block: _Block,
-    rows: int,
-    args: dict[str, ir.Value],
-    state: list[ir.Value],
-    loops: str,
-) -> None:
-    """Run the reduction loops ``loops``, outermost first; ``state`` is the sums and the two operand pointers."""
-    if not loops:
-        _step(builder, block, rows, args, state)
-        return
-    name, inner = loops[0], loops[1:]
-    with _loop(builder, args[f"n_{name}"], state) as (_, values):
-        a, b = values[-2:]
-        _nest(builder, block, rows, args, values, inner)
-        values[-2] = builder.gep(a, [args[f"a_{name}"]])
-        values[-1] = builder.gep(b, [args[f"b_{name}"]])
+class _Tile:
+    """One tile being written: ``rows × vectors`` sums in registers."""
+
+    def __init__(self, vectors: _Vectors, shape: Sequence[int], sizes: ir.Value, lanes: ir.Value | None):
+        self.v, self.builder = vectors, vectors.builder
+        self.rows, self.columns, self.ahead = shape
+        values = [self.builder.load(self.builder.gep(sizes, [_int(k)])) for k in range(len(_STRIDES))]
+        self.size = dict(zip(_STRIDES, values, strict=True))
+        left = [
+            None if lanes is None else self.builder.sub(lanes, _int(k * vectors.width)) for k in range(self.columns)
+        ]
+        self.masks = [None if count is None else vectors.mask(count) for count in left]
+
+    def write(self, pointers: Sequence[ir.Value], bounds: ir.Value, tiles: ir.Value) -> None:
+        """A line of ``tiles`` tiles; ``pointers`` are c, d, a, b, e of the first."""
+        floor, ceiling = (self.v.splat(self.builder.load(self.builder.gep(bounds, [_int(k)]))) for k in range(2))
+        moving = list(pointers)
+        with _loop(self.builder, tiles, moving) as (_, values):
+            c, d, a, b, e = values
+            following = self.builder.gep(a, [self.size["a_t"]])
+            state = [*self._block(d, "d_row"), a, b, following]
+            self._nest(state, "omi")
+            self._finish(state[:-3], c, e, floor, ceiling)
+            steps = {0: "c_t", 1: "d_t", 2: "a_t", 4: "c_t"}
+            for k, name in steps.items():
+                values[k] = self.builder.gep(values[k], [self.size[name]])
+
+    def _finish(self, sums: list[ir.Value], c: ir.Value, e: ir.Value, floor: ir.Value, ceiling: ir.Value) -> None:
+        with _loop(self.builder, self.size["n_e"], sums) as (_, values):
+            values[:] = [self.builder.fadd(s, x) for s, x in zip(values, self._block(e, "e_row"), strict=True)]
+        for number, row in enumerate(self._row_pointers(c, "c_row")):
+            for k, mask in enumerate(self.masks):
+                value = self.v.clip(sums[number * self.columns + k], floor, ceiling)
+                self.v.store(value, self.v.at(row, k), mask)
+
+    def _block(self, pointer: ir.Value, stride: str) -> list[ir.Value]:
+        rows = self._row_pointers(pointer, stride)
+        return [self.v.load(self.v.at(row, k), mask) for row in rows for k, mask in enumerate(self.masks)]
+
+    def _row_pointers(self, pointer: ir.Value, stride: str) -> list[ir.Value]:
+        """Addresses of the rows; one address register serves three of them (base, +1 and +2 strides)."""
+        pointers = [pointer]
+        for r in range(1, self.rows):
+            steps = r % 3 or 3
+            pointers.append(
+                self.builder.gep(pointers[r - steps], [self.builder.mul(self.size[stride], _int(steps))])
+            )  # fmt: skip
+        return pointers
+
+    def _nest(self, state: list[ir.Value], loops: str) -> None:
+        """Run the reduction loops ``loops``, outermost first; ``state`` is the sums and the two operand pointers."""
+        if not loops:
+            self._step(state)
+            return
+        name = loops[0]
+        with _loop(self.builder, self.size[f"n_{name}"], state) as (_, values):
+            a, b = values[-3:-1]
+            self._nest(values, loops[1:])
+            values[-3] = self.builder.gep(a, [self.size[f"a_{name}"]])
+            values[-2] = self.builder.gep(b, [self.size[f"b_{name}"]])
+
+    def _step(self, state: list[ir.Value]) -> None:
+        """One rank-1 update of the register block."""
+        a, b, f = state[-3:]
+        if self.ahead:
+            self.v.prefetch(f)
+            state[-1] = self.builder.gep(f, [self.size["f_i"]])
+        shared = [self.v.load(self.v.at(b, k), mask) for k, mask in enumerate(self.masks)]
+        for r, pointer in enumerate(self._row_pointers(a, "a_row")):
+            broadcast = self.v.splat(self.builder.load(pointer))
+            for k, vector in enumerate(shared):
+                at = r * self.columns + k
+                state[at] = self.v.multiply_add(broadcast, vector, state[at])
 
 
-def _step(builder: ir.IRBuilder, block: _Block, rows: int, args: dict[str, ir.Value], state: list[ir.Value]) -> None:
-    """One rank-1 update of the register block."""
-    a, b = state[-2:]
-    shared = [block.load(b, v) for v in range(block.vectors)]
-    for r, pointer in enumerate(_row_pointers(builder, a, args["a_row"], rows)):
-        broadcast = block.splat(builder.load(pointer))
-        for v in range(block.vectors):
-            at = r * block.vectors + v
-            state[at] = block.multiply_add(broadcast, shared[v], state[at])
+# ---- the transform ------------------------------------------------------------------------------------------------
 
 
-_FIELDS = {
-    "c": ("c", "c_at", "c_row"),
-    "d": ("d", "d_at", "d_row"),
-    "a": ("a", "a_at", "a_row", "a_o", "a_m", "a_i"),
-    "b": ("b", "b_at", "b_o", "b_m", "b_i"),
-    "counts": ("n_o", "n_m", "n_i"),
-}
+class _Transform:
+    """One T · X · Tᵀ being written; ``lanes`` tells the last vector's length where it may be short."""
+
+    def __init__(self, vectors: _Vectors, matrix: Sequence[Sequence[float]], masked: bool):
+        self.v, self.builder, self.matrix, self.masked = vectors, vectors.builder, matrix, masked
+        self.outputs, self.inputs = len(matrix), len(matrix[0])
+
+    def write(self, pointers: dict[str, ir.Value], lanes: ir.Value, finish: ir.Value | None) -> None:
+        """``finish`` is how often ``extra`` is added (0 or 1) to results that are outputs; None for others."""
+        reads = self._pointers(pointers["source"], pointers["places"], self.inputs, pointers["spare"])
+        writes = self._pointers(pointers["sink"], pointers["targets"], self.outputs, pointers["spare"])
+        extras = self._pointers(pointers["extra"], pointers["targets"], self.outputs, pointers["spare"])
+        width = _int(self.v.width)
+        count = self.builder.sdiv(self.builder.add(lanes, _int(self.v.width - 1)), width)
+        watch = [self.v.constant(0.0)]
+        with _loop(self.builder, count, watch) as (index, carried):
+            at = self.builder.mul(index, width)
+            mask = self.v.mask(self.builder.sub(lanes, at)) if self.masked else None
+            results = self._sandwich([self.v.load(self.builder.gep(p, [at]), mask) for p in reads])
+            if finish is not None:
+                start = self.v.load(self.builder.gep(pointers["start"], [at]), mask)
+                results = [self.builder.fadd(y, start) for y in results]
+                for y in results:
+                    carried[0] = self.v.multiply_add(y, self.v.constant(0.0), carried[0])
+                self._finish(results, extras, pointers["bounds"], at, mask, finish)
+            for pointer, y in zip(writes, results, strict=True):
+                self.v.store(y, self.builder.gep(pointer, [at]), mask)
+        if finish is not None:
+            self._report(watch[0], pointers["flag"])
+
+    def _finish(self, results, extras, bounds, at, mask, finish) -> None:  # type: ignore[no-untyped-def]
+        floor, ceiling = (self.v.splat(self.builder.load(self.builder.gep(bounds, [_int(k)]))) for k in range(2))
+        with _loop(self.builder, finish, results) as (_, values):
+            for k, pointer in enumerate(extras):
+                values[k] = self.builder.fadd(values[k], self.v.load(self.builder.gep(pointer, [at]), mask))
+        results[:] = [self.v.clip(y, floor, ceiling) for y in results]
+
+    def _report(self, watch: ir.Value, flag: ir.Value) -> None:
+        """Add up the lanes of what is 0 if all results were finite and NaN otherwise."""
+        total = self.builder.load(flag)
+        for lane in range(self.v.width):
+            total = self.builder.fadd(total, self.builder.extract_element(watch, ir.Constant(ir.IntType(32), lane)))
+        self.builder.store(total, flag)
+
+    def _pointers(self, base: ir.Value, table: ir.Value, side: int, spare: ir.Value) -> list[ir.Value]:
+        pointers = []
+        for k in range(side * side):
+            place = self.builder.load(self.builder.gep(table, [_int(k)]))
+            inside = self.builder.icmp_signed(">=", place, _int(0))
+            pointers.append(self.builder.select(inside, self.builder.gep(base, [place]), spare))
+        return pointers
+
+    def _sandwich(self, x: list[ir.Value]) -> list[ir.Value]:
+        """T · X · Tᵀ: each row of X first, then each column of what that makes."""
+        n = self.inputs
+        lines = [self._apply(x[row * n : (row + 1) * n]) for row in range(n)]
+        columns = [self._apply([line[c] for line in lines]) for c in range(self.outputs)]
+        return [columns[c][r] for r in range(self.outputs) for c in range(self.outputs)]
+
+    def _apply(self, x: list[ir.Value]) -> list[ir.Value]:
+        """T · x for a column x, sharing what rows of T have in common."""
+        pairs = self._mirrored_columns()
+        if pairs:
+            return [self._by_pairs(row, x, pairs) for row in self.matrix]
+        return [self._by_parity(row, x) for row in self.matrix]
+
+    def _mirrored_columns(self) -> list[tuple[int, int]]:
+        """Columns that differ in signs only, as those of the points p and −p do."""
+        columns = [[abs(value) for value in column] for column in zip(*self.matrix, strict=True)]
+        return [(k, k + 1) for k in range(self.inputs - 1) if columns[k] == columns[k + 1]]
+
+    def _by_pairs(self, row: Sequence[float], x: list[ir.Value], pairs: list[tuple[int, int]]) -> ir.Value:
+        """Σ row·x, mirrored columns added or subtracted first; LLVM makes each such sum once for all rows."""
+        terms = []
+        for j, k in pairs:
+            join = self.builder.fadd if row[j] == row[k] else self.builder.fsub
+            if row[j]:
+                terms.append((row[j], join(x[j], x[k])))
+        alone = set(range(self.inputs)) - {k for pair in pairs for k in pair}
+        return self._weighted([*terms, *((row[k], x[k]) for k in sorted(alone))])
+
+    def _by_parity(self, row: Sequence[float], x: list[ir.Value]) -> ir.Value:
+        """Σ row·x as even part ± odd part, which the rows of p and −p share."""
+        even = [(row[k], x[k]) for k in range(0, self.inputs, 2) if row[k]]
+        odd = [(row[k], x[k]) for k in range(1, self.inputs, 2) if row[k]]
+        if not even or not odd:
+            return self._weighted(even or odd)
+        sign = 1 if odd[-1][0] > 0 else -1
+        join = self.builder.fadd if sign > 0 else self.builder.fsub
+        return join(self._weighted(even), self._weighted([(sign * c, v) for c, v in odd]))
+
+    def _weighted(self, terms: Sequence[tuple[float, ir.Value]]) -> ir.Value:
+        """Σ c·v, starting from a term with c = 1 if there is one."""
+        (first, value), *rest = sorted((t for t in terms if t[0]), key=lambda term: term[0] != 1)
+        total = value if first == 1 else self.builder.fmul(self.v.constant(first), value)
+        for c, v in rest:
+            if abs(c) == 1:
+                total = (self.builder.fadd if c > 0 else self.builder.fsub)(total, v)
+            else:
+                total = self.v.multiply_add(self.v.constant(c), v, total)
+        return total
+
+
+# ---- compiled functions, and calling them -------------------------------------------------------------------------
 
 
 @intrinsic(prefer_literal=True)
-def _tile(typing_context, rows, vectors, masked, width, c, d, a, b, counts, lanes):  # type: ignore[no-untyped-def]
-    """Numba's door to ``_emit``: takes the tuples of the contract apart."""
-    n_rows, n_vectors, is_masked, n_width = (kind.literal_value for kind in (rows, vectors, masked, width))
-    signature = types.void(rows, vectors, masked, width, c, d, a, b, counts, types.int64)
+def _write_tile(
+    typing_context, rows, columns, ahead, masked, width, itemsize, c, d, a, b, e, sizes, bounds, lanes, tiles
+):  # type: ignore[no-untyped-def]
+    """The body of one tile function; the first six are constants."""
+    constants = [kind.literal_value for kind in (rows, columns, ahead, masked, width, itemsize)]
+    signature = types.void(
+        rows, columns, ahead, masked, width, itemsize, c, d, a, b, e, sizes, bounds, types.int64, types.int64
+    )
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        args: dict[str, ir.Value] = {}
-        for (name, fields), kind, value in zip(_FIELDS.items(), signature.args[4:9], values[4:9], strict=True):
-            args.update(zip(fields, cgutils.unpack_tuple(builder, value), strict=True))
-            if name != "counts":
-                args[name] = context.make_array(kind[0])(context, builder, args[name]).data
-        element = args["c"].type.pointee
-        block = _Block(builder, element, n_vectors, n_width, values[9] if is_masked else None)
-        _emit(builder, block, n_rows, args)
+        *shape, is_masked, n_width, size = constants
+        *pointers, sizes, bounds, lanes, tiles = values[6:]
+        vectors = _Vectors(builder, n_width, size)
+        _Tile(vectors, shape, sizes, lanes if is_masked else None).write(pointers, bounds, tiles)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@overload(tile, prefer_literal=True)
-def _compiled_tile(rows, vectors, masked, width, c, d, a, b, counts, lanes):  # type: ignore[no-untyped-def]
-    def call(rows, vectors, masked, width, c, d, a, b, counts, lanes):  # type: ignore[no-untyped-def]
-        _tile(rows, vectors, masked, width, c, d, a, b, counts, lanes)  # type: ignore[call-arg]
-
-    return call
+_POINTERS = ("source", "places", "sink", "targets", "spare", "start", "extra", "bounds", "flag")
 
 
-# Numba's cache looks at a function's own source only. Kernels that use the tile close over this digest, so that a
-# change here compiles them anew.
+@intrinsic(prefer_literal=True)
+def _write_transform(typing_context, matrix, finishing, masked, width, itemsize, pointers, lanes, adds):  # type: ignore[no-untyped-def]
+    """The body of one transform function; the matrix comes as text, and with it all but the pointers are constants."""
+    constants = [kind.literal_value for kind in (matrix, finishing, masked, width, itemsize)]
+    signature = types.void(matrix, finishing, masked, width, itemsize, pointers, types.int64, types.int64)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        text, is_finishing, is_masked, n_width, size = constants
+        matrix = [[float(number) for number in row.split()] for row in text.split(";")]
+        named = dict(zip(_POINTERS, cgutils.unpack_tuple(builder, values[5]), strict=True))
+        vectors = _Vectors(builder, n_width, size)
+        _Transform(vectors, matrix, bool(is_masked)).write(named, values[6], values[7] if is_finishing else None)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _pointer_types(itemsize: int) -> tuple[types.Type, types.Type]:
+    return types.CPointer(types.float32 if itemsize == 4 else types.float64), types.CPointer(types.int64)
+
+
+def address_of_tile(rows: int, columns: int, ahead: int, masked: int, width: int, itemsize: int) -> int:
+    """Compile one size of ``tile``, or load it from disk."""
+    number, index = _pointer_types(itemsize)
+    digest = DIGEST
+
+    @jit.entry(types.void(*[number] * 5, index, number, types.int64, types.int64))
+    def tile(c, d, a, b, e, sizes, bounds, lanes, tiles):  # type: ignore[no-untyped-def]
+        digest  # noqa: B018  this file's fingerprint, part of the cache key
+        _write_tile(rows, columns, ahead, masked, width, itemsize, c, d, a, b, e, sizes, bounds, lanes, tiles)  # type: ignore[call-arg]
+
+    _kept.append(tile)
+    return int(tile.address)
+
+
+def address_of_transform(
+    matrix: Sequence[Sequence[float]], finishing: int, masked: int, width: int, itemsize: int
+) -> int:
+    """Compile one kind of ``transform``, or load it from disk."""
+    number, index = _pointer_types(itemsize)
+    text = ";".join(" ".join(repr(float(value)) for value in row) for row in matrix)
+    digest = DIGEST
+
+    @jit.entry(types.void(number, index, number, index, *[number] * 5, types.int64, types.int64))
+    def transform(source, places, sink, targets, spare, start, extra, bounds, flag, lanes, adds):  # type: ignore[no-untyped-def]
+        digest  # noqa: B018  as above
+        pointers = (source, places, sink, targets, spare, start, extra, bounds, flag)
+        _write_transform(text, finishing, masked, width, itemsize, pointers, lanes, adds)  # type: ignore[call-arg]
+
+    _kept.append(transform)
+    return int(transform.address)
+
+
+@intrinsic
+def _call(typing_context, address, operands):  # type: ignore[no-untyped-def]
+    """Call the function at ``address``; an operand (array, start) becomes a pointer, an integer stays one."""
+    signature = types.void(types.int64, operands)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        arguments = []
+        for kind, value in zip(operands.types, cgutils.unpack_tuple(builder, values[1]), strict=True):
+            if isinstance(kind, types.Integer):
+                arguments.append(context.cast(builder, value, kind, types.int64))
+                continue
+            array, start = cgutils.unpack_tuple(builder, value)
+            start = context.cast(builder, start, kind[1], types.int64)
+            data = context.make_array(kind[0])(context, builder, array).data
+            arguments.append(builder.gep(data, [start]))
+        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), arguments)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def teach(function: Callable[..., None]) -> None:
+    """Let compiled code that calls ``function(which, …)`` call the function at the address ``which``."""
+
+    def typed(which, *operands):  # type: ignore[no-untyped-def]
+        def call(which, *operands):  # type: ignore[no-untyped-def]
+            _call(which, operands)  # type: ignore[call-arg]
+
+        return call
+
+    overload(function)(typed)
+
+
+@intrinsic
+def _copy(typing_context, to, at, source, start, count):  # type: ignore[no-untyped-def]
+    """memcpy between two arrays; LLVM would make a loop of scalars of what might overlap."""
+    signature = types.void(to, types.int64, source, types.int64, types.int64)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        to, at, source, start, count = values
+        there = builder.gep(context.make_array(signature.args[0])(context, builder, to).data, [at])
+        here = builder.gep(context.make_array(signature.args[2])(context, builder, source).data, [start])
+        itemsize = signature.args[0].dtype.bitwidth // 8
+        cgutils.raw_memcpy(builder, there, here, count, itemsize)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _clear(typing_context, to, at, count):  # type: ignore[no-untyped-def]
+    """memset to 0 of a part of an array."""
+    signature = types.void(to, types.int64, types.int64)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        to, at, count = values
+        there = builder.gep(context.make_array(signature.args[0])(context, builder, to).data, [at])
+        size = builder.mul(count, _int(signature.args[0].dtype.bitwidth // 8))
+        cgutils.memset(builder, there, size, 0)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def teach_move(copy: Callable[..., None], clear: Callable[..., None]) -> None:
+    """Let compiled code that calls ``copy`` and ``clear`` call memcpy and memset."""
+
+    @overload(copy)
+    def typed_copy(to, at, source, start, count):  # type: ignore[no-untyped-def]
+        return lambda to, at, source, start, count: _copy(to, at, source, start, count)  # type: ignore[call-arg]
+
+    @overload(clear)
+    def typed_clear(to, at, count):  # type: ignore[no-untyped-def]
+        return lambda to, at, count: _clear(to, at, count)  # type: ignore[call-arg]
+
+
+# Numba's cache looks at a function's own source only. The functions above close over this digest, so that a change
+# here compiles them anew.
 DIGEST = hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:16]

@@ -27,7 +27,13 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_ENTRY_OPTIONS: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 _one_at_a_time = threading.RLock()
+
+
+def interpreted() -> bool:
+    """Whether Numba is told to leave every function in plain Python (``NUMBA_DISABLE_JIT``)."""
+    return bool(vars(numba.config)["DISABLE_JIT"])
 
 
 def serial(function: Callable[..., Any]) -> Any:
@@ -40,15 +46,29 @@ def parallel(function: Callable[..., Any]) -> Any:
     return _compiled(function, parallel=True)
 
 
+def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function at once, for compiled code to call by its ``address``."""
+
+    def decorated(function: Callable[..., Any]) -> Any:
+        return _kept_on_disk(lambda **cache: numba.cfunc(signature, **_ENTRY_OPTIONS, **cache)(function))
+
+    return decorated
+
+
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
-    """The function as Numba will compile it at its first call; kept on disk if there is a place."""
+    """The function as Numba will compile it at its first call."""
+    return _kept_on_disk(lambda **cache: numba.njit(**_OPTIONS, **options, **cache)(function))
+
+
+def _kept_on_disk(compiled: Callable[..., Any]) -> Any:
+    """What ``compiled`` makes, its code kept on disk if there is a place."""
     try:
-        return numba.njit(cache=True, **_OPTIONS, **options)(function)
+        return compiled(cache=True)
     except RuntimeError as error:
         if "cannot cache function" not in str(error):
             raise
         _say_no_cache()
-        return numba.njit(**_OPTIONS, **options)(function)
+        return compiled()
 
 
 @cache

@@ -7,6 +7,7 @@ bits on every run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -38,9 +39,22 @@ def gradient_sums(
     return plain, weighted * inverse_std
 
 
-def scale_shift(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray, y: np.ndarray) -> None:
-    """y = (x − mean) · scale + shift, channel by channel."""
-    jit.run(_scale_shift, x, *(v.astype(x.dtype) for v in (mean, scale, shift)), y)
+def scale_shift(
+    x: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    y: np.ndarray,
+    extra: np.ndarray | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> None:
+    """y = clip((x − mean) · scale + shift + extra, floor, ceiling), channel by channel; NaN stays NaN."""
+    kind = x.dtype.type
+    lines = (v.astype(x.dtype) for v in (mean, scale, shift))
+    if extra is None:
+        jit.run(_scale_shift, x, *lines, kind(bounds[0]), kind(bounds[1]), y)
+    else:
+        jit.run(_scale_shift_add, x, *lines, extra, kind(bounds[0]), kind(bounds[1]), y)
 
 
 def combine(
@@ -102,10 +116,21 @@ def _gradient_sums(dy, x, mean, parts):  # type: ignore[no-untyped-def]
 
 
 @jit.parallel
-def _scale_shift(x, mean, scale, shift, y):  # type: ignore[no-untyped-def]
+def _scale_shift(x, mean, scale, shift, floor, ceiling, y):  # type: ignore[no-untyped-def]
     for p in prange(x.shape[0]):
         for c in range(x.shape[1]):
-            y[p, c] = (x[p, c] - mean[c]) * scale[c] + shift[c]
+            value = (x[p, c] - mean[c]) * scale[c] + shift[c]
+            value = floor if value < floor else value
+            y[p, c] = ceiling if value > ceiling else value
+
+
+@jit.parallel
+def _scale_shift_add(x, mean, scale, shift, extra, floor, ceiling, y):  # type: ignore[no-untyped-def]
+    for p in prange(x.shape[0]):
+        for c in range(x.shape[1]):
+            value = (x[p, c] - mean[c]) * scale[c] + shift[c] + extra[p, c]
+            value = floor if value < floor else value
+            y[p, c] = ceiling if value > ceiling else value
 
 
 @jit.parallel

@@ -40,6 +40,28 @@ def avg_pool_grad(dy: np.ndarray, dx: np.ndarray, window: Window) -> None:
     jit.run(_avg_pool_grad, dy, dx, window)
 
 
+def adaptive_avg_pool(x: np.ndarray, y: np.ndarray) -> None:
+    """Mean of every window into ``y``, whose height and width say how many windows lie along each axis of ``x``."""
+    jit.run(_adaptive_sums, x, y)
+    y /= _adaptive_sizes(x, y)
+
+
+def adaptive_avg_pool_grad(dy: np.ndarray, dx: np.ndarray) -> None:
+    """Spread every output gradient evenly over its window.
+
+    Window i of o holds pixel h of H exactly if [i/o, (i+1)/o) and [h/H, (h+1)/H) overlap. That is symmetric: the
+    windows that hold a pixel are the pixels of an adaptive window over the outputs, and the gradient is the same sum.
+    """
+    jit.run(_adaptive_sums, dy / _adaptive_sizes(dx, dy), dx)
+
+
+def _adaptive_sizes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pixels of every window: what it sums up to over an image of ones."""
+    ones, sizes = np.ones((1, *x.shape[1:3], 1), x.dtype), np.empty((1, *y.shape[1:3], 1), y.dtype)
+    jit.run(_adaptive_sums, ones, sizes)
+    return sizes
+
+
 @jit.serial
 def _clip(start, taps, size):  # type: ignore[no-untyped-def]
     """Taps of a window at ``start`` that lie inside an image of ``size`` pixels: first, and one past the last."""
@@ -147,3 +169,25 @@ def _avg_pool_grad(dy, dx, window):  # type: ignore[no-untyped-def]
                 for kh in range(first_h, last_h):
                     for kw in range(first_w, last_w):
                         dx[n, h0 + kh, w0 + kw] += dy[n, h, w] * share
+
+
+@jit.serial
+def _span(i, windows, size):  # type: ignore[no-untyped-def]
+    """Window ``i`` of so many over ``size`` pixels: ⌊i · size / windows⌋ up to ⌈(i + 1) · size / windows⌉."""
+    return i * size // windows, ((i + 1) * size + windows - 1) // windows
+
+
+@jit.parallel
+def _adaptive_sums(x, y):  # type: ignore[no-untyped-def]
+    images, out_h, out_w, channels = y.shape
+    for line in prange(images * out_h):
+        n, h = line // out_h, line % out_h
+        first_h, last_h = _span(h, out_h, x.shape[1])
+        for w in range(out_w):
+            first_w, last_w = _span(w, out_w, x.shape[2])
+            total = y[n, h, w]
+            total[:] = 0
+            for i in range(first_h, last_h):
+                for j in range(first_w, last_w):
+                    for c in range(channels):
+                        total[c] += x[n, i, j, c]

@@ -5,8 +5,10 @@ Numba's own view of the CPU counts (``NUMBA_CPU_FEATURES`` included), since that
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from llvmlite import binding
@@ -64,36 +66,47 @@ _AVX512 = ("skylake-avx512", "icelake-server", "sapphirerapids", "znver4", "znve
 _FEATURES_OF = {name: {"avx2"} for name in _AVX2} | {name: {"avx2", "avx512f"} for name in _AVX512}
 
 
+@lru_cache(maxsize=1)
+def l2_bytes() -> int:
+    """Second-level cache of one core, as the system tells; half a megabyte where it does not."""
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        if (index / "level").read_text().strip() == "2":
+            return int((index / "size").read_text().strip().removesuffix("K")) << 10
+    return 512 << 10
+
+
 @lru_cache(maxsize=4096)
 def tile_shape(pixels: int, channels: int, itemsize: int) -> tuple[int, int]:
     """Rows and vectors of the register tile that wastes least on a line of ``pixels`` × ``channels`` outputs.
 
     A tile of ``rows × vectors`` does that many multiply-adds a step and loads ``rows`` broadcasts and ``vectors``
-    vectors for them; with fewer than eight independent sums the adder's latency shows. The cheapest cover of the line
-    wins, then the largest tile.
+    vectors for them; with fewer than eight independent sums the adder's latency shows. What is left at the end of the
+    line and of the channels gets a smaller tile. The cheapest cover wins, then the largest tile.
     """
     cpu = target()
-    vectors_needed = -(-channels // cpu.lanes(itemsize))
+    needed = -(-channels // cpu.lanes(itemsize))
 
     def steps(shape: tuple[int, int]) -> tuple[int, int]:
         rows, vectors = shape
-        tiles = -(-pixels // rows) * -(-vectors_needed // vectors)
-        return tiles * max(rows * vectors, rows + vectors, 8), -rows * vectors
+        covers = itertools.product(cover(pixels, rows), cover(needed, vectors))
+        return sum(m * n * max(r * v, r + v, 8) for (m, r), (n, v) in covers), -rows * vectors
 
-    return min(_shapes(cpu, pixels, vectors_needed), key=steps)
+    return min(_shapes(cpu, pixels, needed), key=steps)
 
 
-# Heights of a tile. Every one is a kernel to compile, so these few have to do: powers of two, and what divides 7, 14,
-# 28, 56, 9 and 12.
-_ROWS = (1, 2, 3, 4, 6, 7, 8, 9, 12, 14, 16)
+def cover(length: int, piece: int) -> list[tuple[int, int]]:
+    """How often which length is needed to cover ``length`` by pieces: (count, length), whole ones first."""
+    return [(count, size) for count, size in ((length // piece, piece), (1, length % piece)) if count and size]
+
+
+_MOST_ROWS = 16
 
 
 def _shapes(cpu: Target, pixels: int, vectors_needed: int) -> list[tuple[int, int]]:
-    """Tiles whose sums, vectors and one spare (AVX-512 broadcasts from memory and needs none) fit the registers."""
-    spare = 0 if cpu.registers == 32 else 1
+    """Tiles whose sums and vectors fit the registers, with one to spare."""
     return [
         (rows, vectors)
         for vectors in range(1, min(4, vectors_needed) + 1)
-        for rows in _ROWS
-        if rows <= pixels and rows * vectors + vectors + spare <= cpu.registers - (cpu.registers == 32)
+        for rows in range(1, min(_MOST_ROWS, pixels) + 1)
+        if rows * vectors + vectors < cpu.registers
     ]

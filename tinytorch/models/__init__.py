@@ -1,8 +1,42 @@
 """Networks for images by name, and the recipes that train them."""
 
-from tinytorch.models.convnets import DigitsCNN, MNISTConvNet
+from tinytorch.models.alexnet import AlexNet, alexnet
+from tinytorch.models.convnets import DigitsCNN, LeNet5, MNISTConvNet
 from tinytorch.models.mlp import MLP
+from tinytorch.models.mobilenet import MobileNetV2, mobilenet_v2
 from tinytorch.models.recipes import RECIPES, Recipe, recipe
 from tinytorch.models.registry import create, names
+from tinytorch.models.resnet import ResNet, resnet18, resnet18_cifar, resnet34, resnet50, resnet101, resnet152
+from tinytorch.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 
-__all__ = ["MLP", "RECIPES", "DigitsCNN", "MNISTConvNet", "Recipe", "create", "names", "recipe"]
+__all__ = [
+    "MLP",
+    "RECIPES",
+    "VGG",
+    "AlexNet",
+    "DigitsCNN",
+    "LeNet5",
+    "MNISTConvNet",
+    "MobileNetV2",
+    "Recipe",
+    "ResNet",
+    "alexnet",
+    "create",
+    "mobilenet_v2",
+    "names",
+    "recipe",
+    "resnet18",
+    "resnet18_cifar",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+]

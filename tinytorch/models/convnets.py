@@ -24,7 +24,7 @@ class MNISTConvNet(Module):
     """
 
     def __init__(self, input_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10) -> None:
-        channels, height, width = _checked(input_shape, at_least=4)
+        channels, height, width = checked(input_shape, at_least=4)
         self.features = Sequential(
             Conv2d(channels, 32, 3, padding=1), ReLU(), MaxPool2d(2),
             Conv2d(32, 64, 3, padding=1), ReLU(), MaxPool2d(2),
@@ -38,7 +38,14 @@ class MNISTConvNet(Module):
         return self.classifier(self.features(x))
 
 
-def _checked(shape: tuple[int, int, int], at_least: int) -> tuple[int, int, int]:
+def checked(shape: tuple[int, int, int], at_least: int) -> tuple[int, int, int]:
+    """Return `shape` if it describes an image that is large enough.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
     if len(shape) != 3 or min(shape[1:]) < at_least or shape[0] < 1:
         raise ValueError(
             f"input_shape must be (channels, height, width), at least {at_least} pixels a side, got {shape}"
@@ -64,13 +71,47 @@ class DigitsCNN(Module):
     """
 
     def __init__(self, input_shape: tuple[int, int, int] = (1, 8, 8), num_classes: int = 10) -> None:
-        channels, height, width = _checked(input_shape, at_least=2)
+        channels, height, width = checked(input_shape, at_least=2)
         self.features = Sequential(
             Conv2d(channels, 32, 3, padding=1), BatchNorm2d(32), ReLU(),
             Conv2d(32, 64, 3, padding=1), BatchNorm2d(64), ReLU(),
             MaxPool2d(2),
         )  # fmt: skip
         self.classifier = Sequential(Flatten(), Dropout(0.3), Linear(64 * (height // 2) * (width // 2), num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to one score per class."""
+        return self.classifier(self.features(x))
+
+
+class LeNet5(Module):
+    """LeNet-5 as it is taught today, with ReLU and max pooling: 61,706 parameters on 1×28×28.
+
+    Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, figure 2, which has tanh, a
+    pooling with weights of its own, and digits in a frame of 32×32: here the padding is the frame.
+
+    Parameters
+    ----------
+    input_shape : (channels, height, width)
+        Height and width at least 12.
+    num_classes : int
+
+    Raises
+    ------
+    ValueError
+        If the image is too small for two convolutions and two poolings.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10) -> None:
+        channels, height, width = checked(input_shape, at_least=12)
+        self.features = Sequential(
+            Conv2d(channels, 6, 5, padding=2), ReLU(), MaxPool2d(2),
+            Conv2d(6, 16, 5), ReLU(), MaxPool2d(2),
+        )  # fmt: skip
+        places = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
+        self.classifier = Sequential(
+            Flatten(), Linear(16 * places, 120), ReLU(), Linear(120, 84), ReLU(), Linear(84, num_classes)
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to one score per class."""

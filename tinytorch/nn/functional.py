@@ -13,14 +13,16 @@ from tinytorch.core.functional import (
     one_hot,
     pad,
     relu,
+    relu6,
     sigmoid,
     silu,
     softmax,
     tanh,
 )
-from tinytorch.core.spatial_ops import avg_pool2d, batch_norm, conv2d, max_pool2d
+from tinytorch.core.spatial_ops import adaptive_avg_pool2d, avg_pool2d, batch_norm, conv2d, max_pool2d
 
 __all__ = [
+    "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy_with_logits",
@@ -37,6 +39,7 @@ __all__ = [
     "one_hot",
     "pad",
     "relu",
+    "relu6",
     "sigmoid",
     "silu",
     "softmax",
