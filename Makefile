@@ -17,7 +17,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-bench
-	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks conv --json benchmarks/results/conv.json --roofline benchmarks/results/roofline.png
+	$(BIN)/python -m benchmarks train --json benchmarks/results/train.json
+	$(BIN)/python -m benchmarks train --malloc-tuned --json benchmarks/results/train-malloc.json
+	$(BIN)/python -m benchmarks infer --json benchmarks/results/infer.json
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from benchmarks.timing import Runner
 from tinytorch import Tensor, nn, optim
 from tinytorch.conv.pack import channels_last, lanes_last, pixels
 
-torch, onnxruntime, openvino = map(optional, ("torch", "onnxruntime", "openvino"))
+torch, onnxruntime = optional("torch"), optional("onnxruntime")
 
 Mode = Callable[[], AbstractContextManager[Any]]
 
@@ -230,6 +231,8 @@ class OpenVino(GraphPeer):
     needs = ("onnx", "openvino")
 
     def session(self, model: bytes, x: np.ndarray) -> tuple[Callable[[], Any], np.ndarray]:
+        import openvino  # late: it loads TBB, which Numba, if it has not started its threads, would then use
+
         core = openvino.Core()
         settings = {
             "INFERENCE_NUM_THREADS": self.threads,
@@ -257,10 +260,12 @@ class OpenVinoChannelsLast(OpenVino):
         return call, y.transpose(0, 3, 1, 2)
 
     def prepared(self, model: Any) -> Any:
-        steps = openvino.preprocess.PrePostProcessor(model)
+        from openvino import Layout, preprocess
+
+        steps = preprocess.PrePostProcessor(model)
         for end in (steps.input(), steps.output()):
-            end.tensor().set_layout(openvino.Layout("NHWC"))
-            end.model().set_layout(openvino.Layout("NCHW"))
+            end.tensor().set_layout(Layout("NHWC"))
+            end.model().set_layout(Layout("NCHW"))
         return steps.build()
 
 
@@ -271,5 +276,5 @@ def installed(threads: int) -> tuple[list[Peer], list[str]]:
     contiguous, strided = Torch("torch NCHW", "contiguous_format"), Torch("torch NHWC", "channels_last")
     graphs = (OnnxRuntime(threads), OpenVino(threads), OpenVinoChannelsLast(threads))
     peers = (Ours(), contiguous, strided, FrozenTorch("torch frozen", "channels_last"), *graphs)
-    missing = {package for peer in peers for package in peer.needs if not optional(package)}
+    missing = {package for peer in peers for package in peer.needs if not find_spec(package)}
     return [peer for peer in peers if missing.isdisjoint(peer.needs)], sorted(missing)

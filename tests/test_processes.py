@@ -115,7 +115,9 @@ def test_other_cpus_and_modes_are_exact(environment, name):
 @pytest.mark.parametrize("environment", [HASWELL, SSE2, PYTHON], ids=["AVX2", "generic", "Python"])
 def test_kernels_of_other_cpus_and_modes_keep_their_contract(environment):
     skip_unless_this_cpu_can(environment)
-    run("import pytest; raise SystemExit(pytest.main(['-k', 'is_einsum and compiled', 'tests/kernels']))", **environment)
+    run(
+        "import pytest; raise SystemExit(pytest.main(['-k', 'is_einsum and compiled', 'tests/kernels']))", **environment
+    )
 
 
 EDGE = """

@@ -23,6 +23,8 @@ from tinytorch.core.creation import (
 )
 from tinytorch.core.random import manual_seed
 from tinytorch.core.tensor import Tensor, cat, stack
+from tinytorch.kernels.jit import set_num_threads
+from tinytorch.kernels.jit import workers as get_num_threads
 
 __version__ = "0.1.0"
 
@@ -34,6 +36,7 @@ __all__ = [
     "enable_grad",
     "eye",
     "full",
+    "get_num_threads",
     "is_grad_enabled",
     "manual_seed",
     "nn",
@@ -45,6 +48,7 @@ __all__ = [
     "rand",
     "randint",
     "randn",
+    "set_num_threads",
     "stack",
     "tensor",
     "use_algorithm",

@@ -15,7 +15,7 @@ from tinytorch.conv.finish import Finish
 from tinytorch.conv.weights import Weights
 
 TRIALS = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-ALGORITHMS = ["direct", "im2col", "loops"]
+ALGORITHMS = {"direct": 40, "im2col": 12, "loops": 5}  # and the largest image that each is tried on
 CLIPS = [{}, {"floor": 0.0}, {"floor": 0.0, "ceiling": 6.0}, {"ceiling": -2.0}, {"floor": 3.0, "ceiling": 3.0}]
 SMALL = Case(2, 3, 19, (5, 6), (3, 2), (1, 2), ((1, 0), (0, 1)), (1, 1))
 
@@ -53,7 +53,7 @@ def assert_exact(algorithm, case, x, w, finish):
 @TRIALS
 @given(st.data())
 def test_finish_is_the_steps_one_after_another(algorithm, data):
-    case = data.draw(cases(max_pixels=5 if algorithm == "loops" else 12))
+    case = data.draw(cases(max_pixels=ALGORITHMS[algorithm]))
     dtype = data.draw(st.sampled_from([np.float32, np.float64]))
     if algorithm == "loops" and problem_of(case).macs > 3000:
         case = SMALL
@@ -73,6 +73,21 @@ def test_what_is_not_finite_goes_where_it_belongs(algorithm, where):
             got = planner.forward(problem_of(SMALL), x, w, Finish(bias, residual, 0.0, 6.0), algorithm)
         np.testing.assert_array_equal(got, expected)
         assert np.isnan(got).any() or not np.isnan(number)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param("direct", marks=pytest.mark.xfail(strict=True, reason="reads float64 as if it were float32")),
+        "im2col",
+        "loops",
+    ],
+)
+@pytest.mark.parametrize("name", ["bias", "residual"])
+def test_finish_of_another_type_is_converted(algorithm, name):
+    x, w, bias, residual = integers(SMALL, 0, np.float32)
+    wide = {"bias": bias, "residual": residual}[name].astype(np.float64)
+    assert_exact(algorithm, SMALL, x, w, {name: wide})
 
 
 @pytest.fixture
@@ -123,7 +138,7 @@ def test_a_form_is_made_once_for_each_way_and_options():
         return weights.array * 2
 
     def negative(weights, *options):
-        made.append("negative")
+        made.append(("negative", *options))
         return -weights.array
 
     weights = Weights(np.arange(3.0))
@@ -133,7 +148,7 @@ def test_a_form_is_made_once_for_each_way_and_options():
     assert weights.form(double, 2, 1) is not first
     assert weights.form(negative, 1, 2).tolist() == [0, -1, -2]
     assert Weights(np.arange(3.0)).form(double, 1, 2) is not first
-    assert made == [(1, 2), (2, 1), "negative", (1, 2)]
+    assert made == [(1, 2), (2, 1), ("negative", 1, 2), (1, 2)]
 
 
 def test_weights_of_weights_are_the_same_object():

@@ -71,7 +71,7 @@ class Squares:
         self.line.fill(rng, ["x", "start", *["extra"] * case.adds] if finishing else "x")
         self.line["spare"] = 0
         if finishing:
-            self.line["flag"], self.line["bounds"] = 0, case.bounds
+            self.line["flag"], self.line["bounds"] = 0, np.array(case.bounds)
             self.line.numbers[self.line.at["extra"].flat[: case.adds]] = case.special
 
     def run(self, compile_it: bool) -> None:

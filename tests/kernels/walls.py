@@ -42,7 +42,7 @@ class Line:
             self.start[name] = length
             length += int(index.max(initial=0)) + 1 + WALL
         self.at = {name: index + self.start[name] for name, index in operands.items()}
-        self.numbers = np.full(length, np.nan, dtype)
+        self.numbers: np.ndarray = np.full(length, np.nan, dtype)
         self.numbers[: list(self.start.values())[1]] = UNTOUCHED
 
     def __getitem__(self, name: str) -> np.ndarray:

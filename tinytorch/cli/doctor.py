@@ -48,14 +48,15 @@ def _report() -> dict[str, str]:
     import numpy as np
 
     from tinytorch import __version__
-    from tinytorch.kernels.target import target
+    from tinytorch.kernels.jit import workers
+    from tinytorch.kernels.target import cpu_name, target
 
     cpu = target()
     return {
         "CPU": cpu_name(),
         "vectors": f"{cpu.name}: {8 * cpu.vector_bytes} bits, {cpu.registers} registers",
         "cores": f"{cores()} usable of {os.cpu_count()}",
-        "threads": f"{numba.get_num_threads()}, by {_threading_layer()}",
+        "threads": f"{workers()}, by {_threading_layer()}",
         "memory": f"{_free_memory() / _GIGABYTE:.1f} GB free",
         "kernel cache": str(cache_folder()),
         "tinytorch": __version__,
@@ -63,14 +64,6 @@ def _report() -> dict[str, str]:
         "NumPy": np.__version__,
         "Numba": numba.__version__,
     }
-
-
-def cpu_name() -> str:
-    """Return the processor's name as its maker calls it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def cores() -> int:

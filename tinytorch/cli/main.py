@@ -19,6 +19,7 @@ from tinytorch.cli.doctor import doctor
 from tinytorch.cli.evaluate import evaluate
 from tinytorch.cli.predict import predict
 from tinytorch.cli.train import train
+from tinytorch.cli.warmup import warmup
 
 
 class _Commands(TyperGroup):
@@ -57,5 +58,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # flows paragraphs
 )
-for command in (train, evaluate, predict, compare, doctor):
+for command in (train, evaluate, predict, compare, doctor, warmup):
     app.command()(command)

@@ -8,13 +8,12 @@ For each block of output channels and each chunk of the sum, the tile then sweep
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from numba import prange
 
 from tinytorch.conv import walk
-from tinytorch.conv.finish import PLAIN, Finish
+from tinytorch.conv.finish import PLAIN, Finish, zeros
 from tinytorch.conv.pack import channels_last, empty_channels_last, lane_blocks, pixels, turned_blocks
 from tinytorch.conv.problem import ConvProblem, Direction
 from tinytorch.conv.weights import Weights
@@ -58,7 +57,7 @@ def _sweep(walks, source, packed, finish: Finish, out) -> None:  # type: ignore[
     starts, extra, bounds = finish.starts(out.shape[1], out.dtype), finish.extra(flat_out), finish.bounds(out.dtype)
     for plan in walks:
         blocks = weights.form(pack, plan.block, groups)
-        scratch = memory.empty((jit.workers(), max(plan.scratch, 1)), source.dtype)
+        scratch = memory.scratch(jit.workers(), max(plan.scratch, 1), source.dtype)
         jit.run(_sweep_areas, flat_source, blocks, starts, extra, flat_out, scratch, plan.table, plan.sizes, bounds)
 
 
@@ -67,17 +66,12 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
     plan = walk.weight_grad(problem, dy.itemsize, jit.workers())
     make = memory.empty if problem.groups == 1 else memory.zeros  # a thread may not come by every group
     sums = make(plan.sums, dy.dtype)
-    scratch = memory.empty((jit.workers(), plan.scratch), dy.dtype)
-    zeros, bounds = _zeros(plan.block, dy.dtype), PLAIN.bounds(dy.dtype)
-    arrays = _flat(channels_last(x)), _flat(channels_last(dy)), sums.reshape(len(sums), -1), zeros
+    scratch = memory.scratch(jit.workers(), plan.scratch, dy.dtype)
+    nothing, bounds = zeros(plan.block, dy.dtype), PLAIN.bounds(dy.dtype)
+    arrays = _flat(channels_last(x)), _flat(channels_last(dy)), sums.reshape(len(sums), -1), nothing
     jit.run(_sum_areas, *arrays, scratch, plan.table, plan.sizes, bounds)
     lanes = problem.co // problem.groups
     return _weight_from(problem, sums[0] if len(sums) == 1 else sums[..., :lanes].sum(axis=0))
-
-
-@lru_cache
-def _zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    return np.zeros(count, dtype)
 
 
 def _weight_from(problem: ConvProblem, sums: np.ndarray) -> np.ndarray:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 
 from tinytorch.conv.problem import ConvProblem, Direction
+from tinytorch.conv.walk import joined
 from tinytorch.kernels.target import cover, l2_bytes, target, tile_shape
 
 # Measured on CPUs with AVX-512 and AVX2, and rounded.
 _BYTES_A_STEP = 6  # from memory, for one core
 _CALL = 30  # steps to begin and end a line of tiles, beside loading and storing its sums
 _TRANSFORM = 6  # steps for each vector of a square that is transformed
+_PLANE = 500  # steps to begin the Fourier transform of a plane
 _BLAS = 1.3  # the time of a matrix product by a library, over that of the tile
 _LAUNCH = 8000  # steps to start the threads of a parallel loop, and to prepare it
 
@@ -45,6 +47,7 @@ def _direct(problem: ConvProblem, direction: Direction, itemsize: int, workers: 
 
 def _matrix(problem: ConvProblem, direction: Direction) -> tuple[int, int, int, int]:
     """Rows and lanes of the tiles of one group, terms of their sums, and how many such matrices there are."""
+    problem = joined(problem) if problem.dims < 3 else problem
     ci, co = problem.ci // problem.groups, problem.co // problem.groups
     taps = math.prod(problem.weight_shape[2:])
     outputs, width = problem.n * math.prod(problem.output_shape[2:]), problem.axes[-1]
@@ -91,7 +94,7 @@ def _im2col(problem: ConvProblem, direction: Direction, itemsize: int, workers: 
 def _fft(problem: ConvProblem, direction: Direction, itemsize: int, workers: int) -> float:
     points = math.prod(axis.padded for axis in problem.axes)
     planes = problem.n * (problem.ci + problem.co) + problem.co * problem.ci // problem.groups
-    transforms = 2.5 * points * math.log2(points + 1) * planes  # NumPy's, one number at a time on one thread
+    transforms = (_PLANE + 2.5 * points * math.log2(points + 1)) * planes  # NumPy's, one number at a time on one thread
     products = 4 * problem.n * points / 2 * problem.co * problem.ci / problem.groups / target().lanes(itemsize)
     return transforms * workers + _BLAS * products + 3 * points * planes * itemsize * workers / _BYTES_A_STEP
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Finish:
 
     def starts(self, channels: int, dtype: np.dtype) -> np.ndarray:
         """What the sums start from: the bias, or zeros."""
-        return np.zeros(channels, dtype) if self.bias is None else np.ascontiguousarray(self.bias)
+        return zeros(channels, dtype) if self.bias is None else np.ascontiguousarray(self.bias)
 
     def extra(self, otherwise: np.ndarray) -> np.ndarray:
         """The residual as one line of channels-last memory; without one, some array that nobody reads."""
@@ -39,7 +40,7 @@ class Finish:
 
     def bounds(self, dtype: np.dtype) -> np.ndarray:
         """No bounds at all, for sums that are not complete; then floor and ceiling."""
-        return np.array([-math.inf, math.inf, self.floor, self.ceiling], dtype)
+        return _bounds(self.floor, self.ceiling, dtype)
 
     def apply(self, y: np.ndarray) -> np.ndarray:
         """Finish what a convolution without bias has left in ``y``, in place."""
@@ -50,6 +51,17 @@ class Finish:
         if self.floor > -math.inf or self.ceiling < math.inf:
             np.clip(y, self.floor, self.ceiling, out=y)
         return y
+
+
+@lru_cache
+def _bounds(floor: float, ceiling: float, dtype: np.dtype) -> np.ndarray:
+    return np.array([-math.inf, math.inf, floor, ceiling], dtype)
+
+
+@lru_cache
+def zeros(count: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros that kernels read and nobody writes."""
+    return np.zeros(count, dtype)
 
 
 PLAIN = Finish()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import pooch
+
+from tinytorch.kernels.target import cpu_name
 
 _ROUNDS = 5
 _SHORTEST = 2e-3  # seconds; what takes less is repeated, so that the clock and the first call don't show
@@ -35,15 +35,6 @@ def seconds(run: Callable[[], object]) -> float:
             run()
         rounds.append((time.perf_counter() - start) / repeat)
     return statistics.median(rounds)
-
-
-@lru_cache(maxsize=1)
-def cpu_name() -> str:
-    """What the CPU calls itself."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 def folder() -> Path:

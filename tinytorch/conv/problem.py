@@ -118,14 +118,11 @@ class ConvProblem:
         ValueError
             When the shapes and options have no meaning together; the message names the argument.
         """
-        return _problem(
-            tuple(input_shape),
-            tuple(weight_shape),
-            _frozen(stride),
-            _frozen(padding),
-            _frozen(dilation),
-            groups,
-        )
+        options = (stride, padding, dilation)
+        try:
+            return _problem(tuple(input_shape), tuple(weight_shape), *options, groups)
+        except TypeError:  # lists can't be looked up
+            return _problem(tuple(input_shape), tuple(weight_shape), *map(_frozen, options), groups)
 
     def __hash__(self) -> int:
         return self._hash

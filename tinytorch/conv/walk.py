@@ -119,7 +119,7 @@ def _phase(axis: Axis, first: int) -> _Taps:
 @lru_cache(maxsize=1024)
 def forward(problem: ConvProblem, itemsize: int, workers: int, adds: bool = False) -> tuple[Walk, ...]:
     """The one sweep of a forward convolution; ``adds`` tells whether a residual is added."""
-    problem = _joined(problem)
+    problem = joined(problem)
     height, width = problem.axes
     source = (height.size, width.size, problem.ci)
     sink = (width.out * problem.co, problem.co, height.out * width.out * problem.co)
@@ -130,7 +130,7 @@ def forward(problem: ConvProblem, itemsize: int, workers: int, adds: bool = Fals
 @lru_cache(maxsize=1024)
 def input_grad(problem: ConvProblem, itemsize: int, workers: int) -> tuple[Walk, ...]:
     """One sweep for each stride phase of the input."""
-    problem = _joined(problem)
+    problem = joined(problem)
     height, width = problem.axes
     source = (height.out, width.out, problem.co)
     sink = (width.size * problem.ci, problem.ci, height.size * width.size * problem.ci)
@@ -139,7 +139,7 @@ def input_grad(problem: ConvProblem, itemsize: int, workers: int) -> tuple[Walk,
     return tuple(_sweep(turned, source, sink, taps, itemsize, workers, False) for taps in phases)
 
 
-def _joined(problem: ConvProblem) -> ConvProblem:
+def joined(problem: ConvProblem) -> ConvProblem:
     """The same work in two dimensions, and where windows are single pixels, in one line of all the batch's pixels.
 
     The line fills the tiles of small images, and turns a linear layer, whose images are one pixel large, into a
@@ -350,7 +350,8 @@ def _tiles(tile_rows: int, length: int, vectors: int, lanes: int, itemsize: int,
 
 
 def table_of(**fields: int) -> np.ndarray:
-    return np.rec.array([tuple(fields.values())], dtype=[(name, np.int64) for name in fields])
+    """One row of named integers, as compiled code reads them: ``table[0].name``."""
+    return np.array([tuple(fields.values())], dtype=(np.record, [(name, np.int64) for name in fields]))
 
 
 # ---- weight_grad --------------------------------------------------------------------------------------------------
@@ -359,7 +360,7 @@ def table_of(**fields: int) -> np.ndarray:
 @lru_cache(maxsize=1024)
 def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     """The table of a weight gradient: every image adds to sums over (kh, kw·ci, co)."""
-    problem = _joined(problem)
+    problem = joined(problem)
     height, width = problem.axes
     rows, cols = _forward_taps(height), _forward_taps(width)
     channels, lanes = problem.ci // problem.groups, problem.co // problem.groups

@@ -32,7 +32,7 @@ import numpy as np
 from numba import prange
 
 from tinytorch.conv import direct
-from tinytorch.conv.finish import PLAIN, Finish
+from tinytorch.conv.finish import PLAIN, Finish, zeros
 from tinytorch.conv.pack import channels_last, empty_channels_last, lane_blocks, pixels, turned_blocks
 from tinytorch.conv.problem import ConvProblem, Direction
 from tinytorch.conv.walk import table_of
@@ -308,11 +308,11 @@ def _convolve(plan: _Plan, source: np.ndarray, weights: Weights, finish: Finish,
     flat_source, flat_out = pixels(source).reshape(-1), pixels(out).reshape(-1)
     transformed = weights.form(_transformed, plan.m, plan.block, plan.turned)
     flags = np.zeros((jit.workers(), _CACHE_LINE), out.dtype)
-    zeros = _zeros(max(source.shape[1], plan.block), out.dtype)
-    scratch = memory.empty((jit.workers(), plan.scratch), out.dtype)
+    nothing = zeros(max(source.shape[1], plan.block), out.dtype)
+    scratch = memory.scratch(jit.workers(), plan.scratch, out.dtype)
     jit.run(
         _convolve_squares, flat_source, transformed, finish.starts(out.shape[1], out.dtype), finish.extra(flat_out),
-        flat_out, scratch, zeros, flags, plan.table, plan.places, plan.sizes, finish.bounds(out.dtype),
+        flat_out, scratch, nothing, flags, plan.table, plan.places, plan.sizes, finish.bounds(out.dtype),
     )  # fmt: skip
     return not np.isnan(flags).any()
 
@@ -321,18 +321,13 @@ def _sum_products(plan: _Plan, x: np.ndarray, dy: np.ndarray) -> np.ndarray | No
     """Weight gradient (3·3, ci, lanes filled up), or None if some of it is not finite."""
     _, _, depth, lanes = plan.sums
     sums, gradient = memory.empty(plan.sums, dy.dtype), memory.empty((9, depth, lanes), dy.dtype)
-    scratch = memory.empty((jit.workers(), plan.scratch), dy.dtype)
-    zeros, flags = _zeros(max(depth, lanes), dy.dtype), np.zeros((depth, _CACHE_LINE), dy.dtype)
+    scratch = memory.scratch(jit.workers(), plan.scratch, dy.dtype)
+    nothing, flags = zeros(max(depth, lanes), dy.dtype), np.zeros((depth, _CACHE_LINE), dy.dtype)
     flat = pixels(x).reshape(-1), pixels(dy).reshape(-1), sums.reshape(len(sums), -1)
     bounds = PLAIN.bounds(dy.dtype)
-    jit.run(_sum_squares, *flat, scratch, zeros, flags, plan.table, plan.places, plan.sizes, bounds)
-    jit.run(_taps_of_sums, flat[2], gradient.reshape(-1), zeros, flags, plan.table, plan.places, bounds)
+    jit.run(_sum_squares, *flat, scratch, nothing, flags, plan.table, plan.places, plan.sizes, bounds)
+    jit.run(_taps_of_sums, flat[2], gradient.reshape(-1), nothing, flags, plan.table, plan.places, bounds)
     return None if np.isnan(flags).any() else gradient
-
-
-@lru_cache
-def _zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    return np.zeros(count, dtype)
 
 
 def _transformed(weights: Weights, m: int, lanes: int, turned: bool) -> np.ndarray:
@@ -344,7 +339,7 @@ def _transformed(weights: Weights, m: int, lanes: int, turned: bool) -> np.ndarr
     _, g, _ = matrices(m, 3)
     places = np.concatenate([_line(9, depth * lanes), _line(n * n, depth * lanes)])
     which = transform_of(g, False, False, blocks.dtype)
-    jit.run(_transform_weights, which, blocks, out, places, np.array([depth, lanes, n]), _zeros(4, blocks.dtype))
+    jit.run(_transform_weights, which, blocks, out, places, np.array([depth, lanes, n]), zeros(4, blocks.dtype))
     return out
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from tinytorch.conv.weights import Weights
 from tinytorch.core.activations import ReLU, ReLU6
 from tinytorch.core.autograd import is_recorded
-from tinytorch.core.kept import kept_by
 from tinytorch.core.layers import Module
 from tinytorch.core.spatial import BatchNorm2d, Conv2d, MaxPool2d
 from tinytorch.core.spatial_ops import UNBOUNDED, convolve
@@ -106,7 +105,7 @@ def _folded(conv: Conv2d, norm: BatchNorm2d) -> tuple[Weights, Tensor]:
 
     statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     biases = () if conv.bias is None else (conv.bias,)
-    return kept_by(conv).get([conv.weight, *biases, *statistics], fold)
+    return conv.folded.get([conv.weight, *biases, *statistics], fold, norm.eps)
 
 
 @dataclass(frozen=True)

@@ -21,39 +21,36 @@ T = TypeVar("T")
 
 
 class Kept:
-    """At most one value, and the versions of the tensors it was made from. A copy of it is empty."""
+    """At most one value, and what it was made from. A copy of it is empty."""
 
-    __slots__ = ("_value", "_versions")
+    __slots__ = ("_made_from", "_value")
 
     def __init__(self) -> None:
         self._value: Any = None
-        self._versions: tuple[int, ...] | None = None
+        self._made_from: tuple[Any, ...] | None = None
 
-    def get(self, tensors: Sequence[Tensor], make: Callable[[], T]) -> T:
+    def get(self, tensors: Sequence[Tensor], make: Callable[[], T], *settings: Any) -> T:
         """``make()``, or what it returned before if no tensor's array was handed out, or held by others, since.
 
         Parameters
         ----------
         tensors
             All that ``make`` reads, through `Tensor.array`.
+        settings
+            What else the value depends on.
         """
-        versions = tuple(tensor.version for tensor in tensors)
-        if versions == self._versions:
+        made_from = (*(tensor.version for tensor in tensors), *settings)
+        if made_from == self._made_from:
             return self._value  # type: ignore[no-any-return]
-        self._value = self._versions = None
+        self._made_from, self._value = None, None
         alone = all(_held_only_by(tensor) for tensor in tensors)
         value = make()
         if alone:
-            self._value, self._versions = value, versions
+            self._value, self._made_from = value, made_from
         return value
 
     def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
         return Kept, ()
-
-
-def kept_by(owner: Any) -> Kept:
-    """The one `Kept` of a tensor or module."""
-    return vars(owner).setdefault("_kept", Kept())  # type: ignore[no-any-return]
 
 
 def weights_of(weight: Tensor, dtype: np.dtype, recorded: bool) -> Weights:
@@ -71,7 +68,10 @@ def weights_of(weight: Tensor, dtype: np.dtype, recorded: bool) -> Weights:
         array = weight.array.astype(dtype, copy=False)
         return Weights(array if array.ndim > 2 else array[..., None])
 
-    return make() if recorded or weight.dtype != dtype else kept_by(weight).get([weight], make)
+    if recorded or weight.dtype != dtype:
+        return make()
+    kept: Kept = vars(weight).setdefault("kept", Kept())
+    return kept.get([weight], make)
 
 
 def _held_only_by(tensor: Tensor) -> bool:

@@ -14,6 +14,7 @@ from tinytorch.conv.problem import Axis, ConvProblem, Padding, per_axis
 from tinytorch.core import random
 from tinytorch.core import spatial_ops as ops
 from tinytorch.core.activations import ReLU
+from tinytorch.core.kept import Kept
 from tinytorch.core.layers import Linear, Module, Parameter
 from tinytorch.core.spatial_ops import Pair
 from tinytorch.core.tensor import Tensor
@@ -78,6 +79,7 @@ class Conv2d(Module):
         std = np.sqrt(2.0 / np.prod(shape[1:]))
         self.weight = Parameter(lanes_last(random.generator().normal(0, std, shape).astype(np.float32)))
         self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
+        self.folded = Kept()  # its weights with a batch normalisation folded in
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""

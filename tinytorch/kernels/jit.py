@@ -79,9 +79,54 @@ def _say_no_cache() -> None:
     )
 
 
+def set_num_threads(count: int) -> None:
+    """Let kernels use this many threads from now on, whichever Python thread calls them.
+
+    Parameters
+    ----------
+    count : int
+        From 1 to the number that the process started with: ``NUMBA_NUM_THREADS``, or the cores it may use.
+        ``OMP_NUM_THREADS`` in the environment does the same at the start.
+
+    Raises
+    ------
+    ValueError
+        If it is less or more.
+    """
+    global _wanted
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST:
+        raise ValueError(
+            f"count must be a whole number of threads from 1 to {_MOST}, got {count!r}; to allow more, set "
+            "NUMBA_NUM_THREADS in the environment before Python starts"
+        )
+    _wanted = count
+
+
 def workers() -> int:
     """Threads that a parallel kernel uses."""
-    return int(numba.get_num_threads())
+    if _here.count != _wanted:  # Numba keeps the number for each Python thread
+        numba.set_num_threads(_wanted)
+        _here.count = _wanted
+    return _wanted
+
+
+def _from_environment() -> int:
+    """What ``OMP_NUM_THREADS`` asks for, which Numba's thread pool does not look at; its first number, if a list."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if "NUMBA_NUM_THREADS" in os.environ or not asked.isdigit():
+        return _MOST
+    return min(max(int(asked), 1), _MOST)
+
+
+class _Here(threading.local):
+    """What the calling Python thread has told Numba."""
+
+    count = 0
+
+
+_MOST: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+_wanted = _from_environment()
+_here = _Here()
 
 
 def run(kernel: Callable[..., Any], *arguments: Any) -> Any:
@@ -90,6 +135,7 @@ def run(kernel: Callable[..., Any], *arguments: Any) -> Any:
     OpenMP and TBB let several Python threads enter at once. Numba's own ``workqueue`` layer ends the process when two
     do, so there the calls take turns.
     """
+    workers()
     if _is_reentrant():
         return kernel(*arguments)
     with _one_at_a_time:

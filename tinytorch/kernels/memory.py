@@ -20,6 +20,8 @@ SMALLEST = 1 << 16  # bytes; the C library already recycles what is smaller
 _GRAIN = 4096  # sizes are rounded up to pages, so that nearly equal shapes share blocks
 _ALIGNMENT = 64  # bytes; one cache line, one AVX-512 vector
 
+_Block = tuple[np.ndarray, int]  # memory, and the first aligned address in it
+
 
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     """An uninitialised C-ordered array, like ``numpy.empty``, whose memory is recycled."""
@@ -38,23 +40,46 @@ def zeros(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     return array
 
 
+def scratch(rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array for one call of a kernel, for each of its threads a row; the next call gets the same.
+
+    No two calls of one Python thread may need theirs at the same time.
+    """
+    count = rows * columns
+    held = _scratches.arrays.get(dtype)
+    if held is None or held.size < count:
+        held = _scratches.arrays[dtype] = empty(count, dtype)
+    return held[:count].reshape(rows, columns)
+
+
+class _Scratches(threading.local):
+    """The arrays of one Python thread, by type."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[np.dtype, np.ndarray] = {}
+
+
+_scratches = _Scratches()
+
+
 class _Shelf:
     """Blocks nobody uses, by size. Keeps at most ``limit`` bytes; the rest goes back to the system."""
 
     def __init__(self, limit: int):
         self.limit = limit
         self.kept = 0
-        self._blocks: dict[int, list[np.ndarray]] = defaultdict(list)
+        self._blocks: dict[int, list[_Block]] = defaultdict(list)
         self._lock = threading.RLock()  # re-entrant: a collection during take() may give blocks back
 
-    def take(self, size: int) -> np.ndarray:
+    def take(self, size: int) -> _Block:
         with self._lock:
             if self._blocks[size]:
                 self.kept -= size
                 return self._blocks[size].pop()
-        return np.empty(size + _ALIGNMENT, np.uint8)
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        return memory, -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
 
-    def give(self, size: int, block: np.ndarray) -> None:
+    def give(self, size: int, block: _Block) -> None:
         with self._lock:
             if self.kept + size <= self.limit:
                 self.kept += size
@@ -75,12 +100,11 @@ class _Lease:
     def __init__(self, size: int):
         self._size = -(-size // _GRAIN) * _GRAIN
         self._block = _shelf.take(self._size)
-        address = -(-self._block.ctypes.data // _ALIGNMENT) * _ALIGNMENT
         self.__array_interface__ = {
             "version": 3,
             "shape": (self._size,),
             "typestr": "|u1",
-            "data": (address, False),
+            "data": (self._block[1], False),
         }
 
     def __del__(self) -> None:

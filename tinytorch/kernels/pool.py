@@ -102,22 +102,25 @@ def _search_edge(x, n, h0, w0, kernel_h, kernel_w, y, winners):  # type: ignore[
     """The search in a window that reaches over the border of the image."""
     first_h, last_h = _clip(h0, kernel_h, x.shape[1])
     first_w, last_w = _clip(w0, kernel_w, x.shape[2])
-    y[:] = x[n, h0 + first_h, w0 + first_w]
-    winners[:] = first_h * kernel_w + first_w
-    for kh in range(first_h, last_h):
-        for kw in range(first_w, last_w):
-            for c in range(y.size):
+    for c in range(y.size):
+        best, winner = x[n, h0 + first_h, w0 + first_w, c], first_h * kernel_w + first_w
+        for kh in range(first_h, last_h):
+            for kw in range(first_w, last_w):
                 value = x[n, h0 + kh, w0 + kw, c]
-                if value > y[c] or value != value:
-                    y[c], winners[c] = value, kh * kernel_w + kw
+                wins = (value > best) | (value != value)
+                best, winner = (value, kh * kernel_w + kw) if wins else (best, winner)
+        y[c], winners[c] = best, winner
 
 
 @jit.parallel
 def _max_pool_grad(dy, winners, dx, window):  # type: ignore[no-untyped-def]
     kernel_h, kernel_w, stride_h, stride_w, top, left = window
-    images, out_h, out_w, channels = dy.shape
+    images, out_h, out_w, _ = dy.shape
+    apart = kernel_h <= stride_h and kernel_w <= stride_w  # then no two windows share a pixel, and each is written once
+    tiled = apart and kernel_h * out_h == dx.shape[1] and kernel_w * out_w == dx.shape[2] and top == 0 and left == 0
     for n in prange(images):
-        dx[n] = 0
+        if not tiled:
+            _clear(dx[n])
         for h in range(out_h):
             h0 = h * stride_h - top
             first_h, last_h = _clip(h0, kernel_h, dx.shape[1])
@@ -127,10 +130,27 @@ def _max_pool_grad(dy, winners, dx, window):  # type: ignore[no-untyped-def]
                 gradient, winner = dy[n, h, w], winners[n, h, w]
                 for kh in range(first_h, last_h):
                     for kw in range(first_w, last_w):
-                        pixel = dx[n, h0 + kh, w0 + kw]
-                        tap = kh * kernel_w + kw
-                        for c in range(channels):
-                            pixel[c] += gradient[c] if winner[c] == tap else gradient.dtype.type(0)
+                        _hand_back(gradient, winner, kh * kernel_w + kw, dx[n, h0 + kh, w0 + kw], apart)
+
+
+@jit.serial
+def _hand_back(gradient, winner, tap, pixel, apart):  # type: ignore[no-untyped-def]
+    """Give a pixel what it won as tap number ``tap`` of a window, added to what it has unless windows lie apart."""
+    zero = gradient.dtype.type(0)
+    if apart:
+        for c in range(pixel.size):
+            pixel[c] = gradient[c] if winner[c] == tap else zero
+    else:
+        for c in range(pixel.size):
+            pixel[c] += gradient[c] if winner[c] == tap else zero
+
+
+@jit.serial
+def _clear(image):  # type: ignore[no-untyped-def]
+    for h in range(image.shape[0]):
+        for w in range(image.shape[1]):
+            for c in range(image.shape[2]):
+                image[h, w, c] = 0
 
 
 @jit.parallel
@@ -159,7 +179,7 @@ def _avg_pool_grad(dy, dx, window):  # type: ignore[no-untyped-def]
     images, out_h, out_w, _ = dy.shape
     share = dy.dtype.type(1) / dy.dtype.type(kernel_h * kernel_w)
     for n in prange(images):
-        dx[n] = 0
+        _clear(dx[n])
         for h in range(out_h):
             h0 = h * stride_h - top
             first_h, last_h = _clip(h0, kernel_h, dx.shape[1])

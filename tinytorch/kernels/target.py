@@ -6,6 +6,7 @@ Numba's own view of the CPU counts (``NUMBA_CPU_FEATURES`` included), since that
 from __future__ import annotations
 
 import itertools
+import platform
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -64,6 +65,15 @@ def _features() -> set[str]:
 _AVX2 = ("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3")
 _AVX512 = ("skylake-avx512", "icelake-server", "sapphirerapids", "znver4", "znver5", "x86-64-v4")
 _FEATURES_OF = {name: {"avx2"} for name in _AVX2} | {name: {"avx2", "avx512f"} for name in _AVX512}
+
+
+@lru_cache(maxsize=1)
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 @lru_cache(maxsize=1)

@@ -67,8 +67,13 @@ def create(name: str, input_shape: Shape, num_classes: int) -> Module:
     ValueError
         If the name is unknown (the message gives the nearest), or the image too small.
     """
+    check_known(name)
+    return _BUILDERS[name](input_shape, num_classes)
+
+
+def check_known(name: str) -> None:
+    """Raise unless there is a network called ``name``."""
     if name not in _BUILDERS:
         near = get_close_matches(name.lower(), _BUILDERS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"model must be one of {', '.join(_BUILDERS)}, got {name!r}; {hint}".rstrip("; "))
-    return _BUILDERS[name](input_shape, num_classes)
