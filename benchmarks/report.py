@@ -24,7 +24,7 @@ from benchmarks.timing import Effort, Row, Void, measure
 from tinytorch.kernels.target import target
 
 PACKAGES = ("tinytorch", "numpy", "numba", "torch", "onnx", "onnxruntime", "openvino")
-BUSY = 20  # preemptions a second; alone there are few
+BUSY = 50  # preemptions a second; alone there are 10 to 30
 Columns = dict[str, Callable[[Row], str]]
 
 
@@ -50,14 +50,14 @@ class Report:
         self.void: list[str] = []
         self._start = time.perf_counter(), _preemptions()
         self.console = Console(highlight=False)
-        self.console.width = max(self.console.width, 150)  # better wrapped by a narrow terminal than cut
+        self.console.width = max(self.console.width, 180)  # better wrapped by a narrow terminal than cut
         self.say("{cpu}, {threads} threads of {cores} cores, {isa}".format(**self.environment))
         if missing:
             self.say(f"left out because not installed: {', '.join(missing)}")
 
     def say(self, text: str) -> None:
         """Print a line as it is."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def wants(self, name: str) -> bool:
         """Whether something of this name is to be measured."""
@@ -97,7 +97,7 @@ class Report:
         if not rows:
             return
         times: Columns = {name: partial(_time, name) for name in rows[0].seconds}
-        columns = {**before, **times, "ratio": lambda row: f"{row.ratio:.2f}×", **after}
+        columns = {**before, **times, "ratio": lambda row: f"{row.ratio:.2f}×" if row.differences else "–", **after}
         table = Table(title=title, title_justify="left", box=None, header_style="dim", padding=(0, 1))
         for index, header in enumerate(columns):
             table.add_column(header, justify="right" if index else "left", no_wrap=True)

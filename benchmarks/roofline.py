@@ -58,7 +58,7 @@ def draw(report: Report, path: Path) -> None:
     axes = figure.subplots()
     intensity = np.geomspace(1, 1000, 200)
     axes.plot(intensity, np.minimum(flops, intensity * bytes_a_second) / 1e9, color="black")
-    rows = [row for row in report.rows if row.facts["direction"] == "forward"]
+    rows = [row for row in report.rows if row.facts.get("direction") == "forward"]
     for colour, name in zip(COLOURS, dict.fromkeys(row.facts["set"] for row in rows), strict=False):
         points = [(row.facts["flop"], row.facts["bytes"], row.ours) for row in rows if row.facts["set"] == name]
         flop, moved, seconds = np.array(points).T

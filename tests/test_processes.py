@@ -61,7 +61,7 @@ def run(code, cache=None, **environment):
     if cache:
         settings["NUMBA_CACHE_DIR"] = str(cache)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 

@@ -78,7 +78,7 @@ def test_what_is_not_finite_goes_where_it_belongs(algorithm, where):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        pytest.param("direct", marks=pytest.mark.xfail(strict=True, reason="reads float64 as if it were float32")),
+        "direct",
         "im2col",
         "loops",
     ],

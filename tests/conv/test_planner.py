@@ -29,7 +29,9 @@ def test_named_algorithm_runs():
 
 
 def test_named_algorithm_that_refuses_is_an_error():
-    with pytest.raises(ValueError, match=r"algorithm 'loops' refuses the forward of .*not 3; use one of \['im2col', 'fft'\]"):
+    with pytest.raises(
+        ValueError, match=r"algorithm 'loops' refuses the forward of .*not 3; use one of \['im2col', 'fft'\]"
+    ):
         planner.plan(DEEP, "forward", "loops")
 
 
@@ -37,7 +39,10 @@ def test_unknown_algorithm_names_the_near_one():
     with pytest.raises(ValueError, match="got 'im2cool'; did you mean 'im2col'"):
         planner.plan(FLAT, "forward", "im2cool")
     with (
-        pytest.raises(ValueError, match=r"algorithm must be one of \['direct', 'winograd', 'winograd2', 'im2col', 'fft', 'loops'\], got 'x'"),
+        pytest.raises(
+            ValueError,
+            match=r"algorithm must be one of \['direct', 'winograd', 'winograd2', 'im2col', 'fft', 'loops'\], got 'x'",
+        ),
         planner.use_algorithm("x"),
     ):
         pass

@@ -58,7 +58,6 @@ def test_l2_is_half_a_megabyte_where_nothing_tells(monkeypatch, tmp_path):
     assert l2_bytes(monkeypatch, tmp_path, index0=(1, "48K")) == 512 * 1024
 
 
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="Linux leaves out the size where it does not know it")
 def test_l2_is_half_a_megabyte_where_the_level_has_no_size(monkeypatch, tmp_path):
     assert l2_bytes(monkeypatch, tmp_path, index0=(1, None), index1=(2, None)) == 512 * 1024
 

@@ -160,7 +160,6 @@ def test_coefficients_are_exact_to_the_last_digit(dtype, tolerance):
     np.testing.assert_allclose(squares.line["y"], squares.expected(), rtol=0, atol=tolerance)
 
 
-@pytest.mark.xfail(strict=True, reason="emit.py shares one column between two pairs, and cannot write a row of zeros")
 @pytest.mark.parametrize("matrix", [((1.0, 1.0, 1.0),), ((1.0, 2.0), (0.0, 0.0))])
 def test_any_matrix(matrix):
     kind = {"matrix": matrix, "finishing": False, "masked": False, "dtype": np.float32}

@@ -198,7 +198,7 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
                 lanes = min(t.block, t.lanes - b * t.block)
                 whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)
                 dy_at = ((image * t.rows + row0) * t.cols + col0) * dy_pixel + group * t.lanes + b * t.block
-                _copy_lanes(dy, dy_at, t.cols * dy_pixel, dy_pixel, rows, cols, lanes, t.block, copied, t.copy)
+                _copy_lanes(dy, dy_at, t.cols * dy_pixel, dy_pixel, rows, cols, lanes, t.block, copied, t.copied)
                 for tap in range(t.kernel_h * t.lines):
                     a_at = area_at + tap // t.lines * t.hop_h + tap % t.lines * t.hop_w
                     at = (group * t.kernel_h * t.lines + tap) * t.line_rows * t.padded_lanes + b * t.block
@@ -210,7 +210,7 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
                             (into, into_at),
                             (into, into_at) if started else (zeros, 0),
                             (area, a_at + r),
-                            (copied, t.copy),
+                            (copied, t.copied),
                             (into, into_at),
                             (size, form),
                             (bounds, 0),

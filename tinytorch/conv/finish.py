@@ -32,11 +32,13 @@ class Finish:
 
     def starts(self, channels: int, dtype: np.dtype) -> np.ndarray:
         """What the sums start from: the bias, or zeros."""
-        return zeros(channels, dtype) if self.bias is None else np.ascontiguousarray(self.bias)
+        return zeros(channels, dtype) if self.bias is None else np.ascontiguousarray(self.bias, dtype)
 
     def extra(self, otherwise: np.ndarray) -> np.ndarray:
-        """The residual as one line of channels-last memory; without one, some array that nobody reads."""
-        return otherwise if self.residual is None else pixels(channels_last(self.residual)).reshape(-1)
+        """The residual as one line of channels-last memory; without one, an array that nobody reads."""
+        if self.residual is None:
+            return otherwise
+        return pixels(channels_last(self.residual.astype(otherwise.dtype, copy=False))).reshape(-1)
 
     def bounds(self, dtype: np.dtype) -> np.ndarray:
         """No bounds at all, for sums that are not complete; then floor and ceiling."""

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pooch
-
 from tinytorch.kernels.target import cpu_name
 
 _ROUNDS = 5
@@ -39,6 +37,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 def folder() -> Path:
     """Where the files lie: ``TINYTORCH_CACHE_DIR``, or the user's cache."""
+    import pooch  # only where it is needed: importing tinytorch stays light
+
     return Path(os.environ.get("TINYTORCH_CACHE_DIR") or pooch.os_cache("tinytorch")) / "measured"
 
 

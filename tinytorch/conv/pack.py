@@ -8,11 +8,14 @@ output channels, which fill a vector, are neighbours.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import prange
 
 from tinytorch.conv.weights import Weights
 from tinytorch.kernels import jit, memory
+from tinytorch.kernels.move import copy, transpose, transpose_of
 
 
 def empty_channels_last(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -24,9 +27,35 @@ def channels_last(array: np.ndarray) -> np.ndarray:
     """The same (n, c, …) array with memory n, …, c; copied only if it is not so already."""
     if pixels(array).flags.c_contiguous:
         return array
-    copy = empty_channels_last(array.shape, array.dtype)
-    copy[...] = array
-    return copy
+    images = empty_channels_last(array.shape, array.dtype)
+    if array.flags.c_contiguous and array.dtype in _FLOATS:
+        sizes = len(array), array.shape[1], math.prod(array.shape[2:])
+        jit.run(_transpose_images, transpose_of(array.dtype), array.reshape(-1), pixels(images).reshape(-1), sizes)
+    else:
+        images[...] = array
+    return images
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """The same (n, c, …) array with its memory in that order; copied only if it is not so already."""
+    if array.flags.c_contiguous or array.dtype not in _FLOATS or not pixels(array).flags.c_contiguous:
+        return np.ascontiguousarray(array)
+    planes = memory.empty(array.shape, array.dtype)
+    sizes = len(array), math.prod(array.shape[2:]), array.shape[1]
+    which = transpose_of(array.dtype)
+    jit.run(_transpose_images, which, pixels(array).reshape(-1), planes.reshape(-1), sizes)
+    return planes
+
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@jit.parallel
+def _transpose_images(which, source, sink, sizes):  # type: ignore[no-untyped-def]
+    images, rows, columns = sizes
+    for n in prange(images):
+        at = np.int64(n) * rows * columns
+        transpose(which, (source, at), columns, (sink, at), rows, rows, columns)
 
 
 def pixels(array: np.ndarray) -> np.ndarray:
@@ -64,7 +93,7 @@ def lane_blocks(weights: Weights, lanes: int, groups: int) -> np.ndarray:
     weight = weights.form(taps_in_line)
     spatial, depth, channels = weight.shape
     packed = _blocks(channels // groups, lanes, groups, (spatial, depth), weight.dtype)
-    jit.run(_lane_blocks, weight, packed, groups)
+    jit.run(_lane_blocks, weight.reshape(-1), packed.reshape(-1), packed.shape, channels, groups)
     return packed.reshape(-1)
 
 
@@ -76,7 +105,8 @@ def turned_blocks(weights: Weights, lanes: int, groups: int) -> np.ndarray:
     weight = weights.form(taps_in_line)
     spatial, depth, channels = weight.shape
     packed = _blocks(depth, lanes, groups, (spatial, channels // groups), weight.dtype)
-    jit.run(_turned_blocks, weight, packed, groups)
+    which = transpose_of(weight.dtype)
+    jit.run(_turned_blocks, which, weight.reshape(-1), packed.reshape(-1), packed.shape, weight.shape[1:], groups)
     return packed.reshape(-1)
 
 
@@ -86,27 +116,26 @@ def _blocks(per_group: int, lanes: int, groups: int, inner: tuple[int, int], dty
 
 
 @jit.parallel
-def _lane_blocks(weight, packed, groups):  # type: ignore[no-untyped-def]
-    blocks, spatial, depth, lanes = packed.shape
-    per_group, blocks_of_group = weight.shape[2] // groups, blocks // groups
-    for b in prange(blocks):
+def _lane_blocks(weight, packed, shape, channels, groups):  # type: ignore[no-untyped-def]
+    blocks, spatial, depth, lanes = shape
+    per_group, blocks_of_group = channels // groups, blocks // groups
+    for item in prange(blocks * spatial):
+        b, tap = np.int64(item) // spatial, np.int64(item) % spatial
         start = b % blocks_of_group * lanes
         first, count = b // blocks_of_group * per_group + start, min(lanes, per_group - start)
-        for tap in range(spatial):
-            for k in range(depth):
-                for lane in range(count):
-                    packed[b, tap, k, lane] = weight[tap, k, first + lane]
+        for k in range(depth):
+            copy(packed, ((b * spatial + tap) * depth + k) * lanes, weight, (tap * depth + k) * channels + first, count)
 
 
 @jit.parallel
-def _turned_blocks(weight, packed, groups):  # type: ignore[no-untyped-def]
-    blocks, spatial, depth, lanes = packed.shape
+def _turned_blocks(which, weight, packed, shape, sides, groups):  # type: ignore[no-untyped-def]
+    blocks, spatial, depth, lanes = shape
+    of_group, channels = sides
     blocks_of_group = blocks // groups
-    for b in prange(blocks):
+    for item in prange(blocks * spatial):
+        b, tap = np.int64(item) // spatial, np.int64(item) % spatial
         group, first = b // blocks_of_group, b % blocks_of_group * lanes
-        count = min(lanes, weight.shape[1] - first)
-        for tap in range(spatial):
-            for start in range(0, depth, 16):  # squares of 16 × lanes stay in L1 while they are transposed
-                for lane in range(count):
-                    for k in range(start, min(start + 16, depth)):
-                        packed[b, tap, k, lane] = weight[spatial - 1 - tap, first + lane, group * depth + k]
+        count = min(lanes, of_group - first)
+        to = (b * spatial + tap) * depth * lanes
+        at = ((spatial - 1 - tap) * of_group + first) * channels + group * depth
+        transpose(which, (weight, at), channels, (packed, to), lanes, count, depth)

@@ -391,7 +391,7 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
         blocks=blocks,
         **area.fields(),
         **_tiles(tile_rows, line_rows, vectors, lanes, itemsize),
-        copy=area.scratch,
+        copied=area.scratch,
         # the sums: kernel rows, and in each the lines of taps whose channels follow each other in memory
         hop_h=rows.hop * area.line,
         hop_w=cols.hop * area.pixel,

@@ -75,6 +75,19 @@ class _Vectors:
         align = ir.Constant(ir.IntType(32), self.bytes)
         return self._call("masked.load", [where, align, mask, ir.Constant(self.type, None)], self.type, ".p0")
 
+    def load_bytes(self, pointer: ir.Value, mask: ir.Value | None) -> ir.Value:
+        """As many bytes as a vector has numbers."""
+        kind = ir.VectorType(ir.IntType(8), self.width)
+        where, one = self.builder.bitcast(pointer, kind.as_pointer()), ir.Constant(ir.IntType(32), 1)
+        if mask is None:
+            loaded = self.builder.load(where)
+            loaded.align = 1
+            return loaded
+        arguments = [where, one, mask, ir.Constant(kind, None)]
+        function = ir.FunctionType(kind, [value.type for value in arguments])
+        name = f"llvm.masked.load.v{self.width}i8.p0"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), arguments)
+
     def store(self, value: ir.Value, pointer: ir.Value, mask: ir.Value | None = None) -> None:
         where = self.builder.bitcast(pointer, self.type.as_pointer())
         if mask is None:
@@ -292,7 +305,11 @@ class _Transform:
     def _mirrored_columns(self) -> list[tuple[int, int]]:
         """Columns that differ in signs only, as those of the points p and −p do."""
         columns = [[abs(value) for value in column] for column in zip(*self.matrix, strict=True)]
-        return [(k, k + 1) for k in range(self.inputs - 1) if columns[k] == columns[k + 1]]
+        pairs: list[tuple[int, int]] = []
+        for k in range(self.inputs - 1):
+            if columns[k] == columns[k + 1] and (not pairs or pairs[-1][1] < k):
+                pairs.append((k, k + 1))
+        return pairs
 
     def _by_pairs(self, row: Sequence[float], x: list[ir.Value], pairs: list[tuple[int, int]]) -> ir.Value:
         """Σ row·x, mirrored columns added or subtracted first; LLVM makes each such sum once for all rows."""
@@ -316,6 +333,8 @@ class _Transform:
 
     def _weighted(self, terms: Sequence[tuple[float, ir.Value]]) -> ir.Value:
         """Σ c·v, starting from a term with c = 1 if there is one."""
+        if not any(c for c, _ in terms):
+            return self.v.constant(0.0)
         (first, value), *rest = sorted((t for t in terms if t[0]), key=lambda term: term[0] != 1)
         total = value if first == 1 else self.builder.fmul(self.v.constant(first), value)
         for c, v in rest:
@@ -324,6 +343,73 @@ class _Transform:
             else:
                 total = self.v.multiply_add(self.v.constant(c), v, total)
         return total
+
+
+# ---- the gradient of a pooling ------------------------------------------------------------------------------------
+
+
+def _write_pick(v: _Vectors, dy, winners, dx, tap, windows, step, lanes, masked) -> None:  # type: ignore[no-untyped-def]
+    """For each window and lane: dx = dy where the window's winner is ``tap``, else 0."""
+    builder, width = v.builder, _int(v.width)
+    bytes_type = ir.VectorType(ir.IntType(8), v.width)
+    wanted = v.splat(builder.trunc(tap, ir.IntType(8)), bytes_type)
+    pointers = [dy, winners, dx]
+    vectors = builder.sdiv(builder.add(lanes, _int(v.width - 1)), width)
+    with _loop(builder, windows, pointers) as (_, moving):
+        with _loop(builder, vectors, []) as (index, _):
+            at = builder.mul(index, width)
+            here = [builder.gep(pointer, [at]) for pointer in moving]
+            mask = v.mask(builder.sub(lanes, at)) if masked else None
+            taps = v.load_bytes(here[1], mask)
+            won = builder.icmp_unsigned("==", taps, wanted)
+            v.store(builder.select(won, v.load(here[0], mask), v.constant(0.0)), here[2], mask)
+        steps = (lanes, lanes, step)
+        moving[:] = [builder.gep(pointer, [by]) for pointer, by in zip(moving, steps, strict=True)]
+
+
+# ---- transposing --------------------------------------------------------------------------------------------------
+
+
+def _write_transpose(v: _Vectors, source, source_step, sink, sink_step, rows, columns) -> None:  # type: ignore[no-untyped-def]
+    """sink[c · sink_step + r] = source[r · source_step + c], in squares of a vector's side; what is left, singly."""
+    builder, side = v.builder, _int(v.width)
+    whole_rows, whole_columns = (builder.mul(builder.sdiv(n, side), side) for n in (rows, columns))
+
+    def place(base, step, slow, fast):  # type: ignore[no-untyped-def]
+        return builder.gep(base, [builder.add(builder.mul(slow, step), fast)])
+
+    def singly(first_row, last_row, first_column):  # type: ignore[no-untyped-def]
+        down, along = builder.sub(last_row, first_row), builder.sub(columns, first_column)
+        with _loop(builder, down, []) as (r, _), _loop(builder, along, []) as (c, _):
+            row, column = builder.add(first_row, r), builder.add(first_column, c)
+            value = builder.load(place(source, source_step, row, column))
+            builder.store(value, place(sink, sink_step, column, row))
+
+    with (
+        _loop(builder, builder.sdiv(rows, side), []) as (r, _),
+        _loop(builder, builder.sdiv(columns, side), []) as (c, _),
+    ):
+        row, column = builder.mul(r, side), builder.mul(c, side)
+        lines = [v.load(place(source, source_step, builder.add(row, _int(k)), column)) for k in range(v.width)]
+        for k, line in enumerate(_transposed(v, lines)):
+            v.store(line, place(sink, sink_step, builder.add(column, _int(k)), row))
+    singly(_int(0), whole_rows, whole_columns)
+    singly(whole_rows, rows, _int(0))
+
+
+def _transposed(v: _Vectors, lines: list[ir.Value]) -> list[ir.Value]:
+    """A square in registers, transposed by log₂ of its side rounds of shuffling its halves into each other.
+
+    H. Stone, "Parallel Processing with the Perfect Shuffle", 1971.
+    """
+    half, index = v.width // 2, ir.VectorType(ir.IntType(32), v.width)
+    low, high = (
+        ir.Constant(index, [first + k // 2 + k % 2 * v.width for k in range(v.width)]) for first in (0, half)
+    )  # fmt: skip
+    for _ in range(v.width.bit_length() - 1):
+        pairs = zip(lines[:half], lines[half:], strict=True)
+        lines = [v.builder.shuffle_vector(a, b, pick) for a, b in pairs for pick in (low, high)]
+    return lines
 
 
 # ---- compiled functions, and calling them -------------------------------------------------------------------------
@@ -403,6 +489,62 @@ def address_of_transform(
 
     _kept.append(transform)
     return int(transform.address)
+
+
+@intrinsic(prefer_literal=True)
+def _pick_body(typing_context, masked, width, itemsize, dy, winners, dx, tap, windows, step, lanes):  # type: ignore[no-untyped-def]
+    """The body of one pick function; the first three are constants."""
+    is_masked, n_width, size = (kind.literal_value for kind in (masked, width, itemsize))
+    signature = types.void(masked, width, itemsize, dy, winners, dx, *[types.int64] * 4)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        dy, winners, dx, tap, windows, step, lanes = values[3:]
+        _write_pick(_Vectors(builder, n_width, size), dy, winners, dx, tap, windows, step, lanes, is_masked)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def address_of_pick(masked: int, width: int, itemsize: int) -> int:
+    """Compile ``pick``, or load it from disk."""
+    number, _ = _pointer_types(itemsize)
+    digest = DIGEST
+
+    @jit.entry(types.void(number, types.CPointer(types.uint8), number, *[types.int64] * 4))
+    def pick(dy, winners, dx, tap, windows, step, lanes):  # type: ignore[no-untyped-def]
+        digest  # noqa: B018  as above
+        _pick_body(masked, width, itemsize, dy, winners, dx, tap, windows, step, lanes)  # type: ignore[call-arg]
+
+    _kept.append(pick)
+    return int(pick.address)
+
+
+@intrinsic(prefer_literal=True)
+def _transpose_body(typing_context, width, itemsize, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
+    """The body of one transpose function; the first two are constants."""
+    n_width, size = (kind.literal_value for kind in (width, itemsize))
+    signature = types.void(width, itemsize, source, types.int64, sink, *[types.int64] * 3)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        source, source_step, sink, sink_step, rows, columns = values[2:]
+        _write_transpose(_Vectors(builder, n_width, size), source, source_step, sink, sink_step, rows, columns)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def address_of_transpose(width: int, itemsize: int) -> int:
+    """Compile ``transpose``, or load it from disk."""
+    number, _ = _pointer_types(itemsize)
+    digest = DIGEST
+
+    @jit.entry(types.void(number, types.int64, number, *[types.int64] * 3))
+    def transpose(source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
+        digest  # noqa: B018  as above
+        _transpose_body(width, itemsize, source, source_step, sink, sink_step, rows, columns)  # type: ignore[call-arg]
+
+    _kept.append(transpose)
+    return int(transpose.address)
 
 
 @intrinsic

@@ -1,8 +1,13 @@
-"""Runs of numbers from one array to another, and runs of zeros; the C library's ``memcpy`` and ``memset``."""
+"""Numbers from one array to another: in runs, transposed, and zeros. Runs go by the C library's ``memcpy``."""
 
 from __future__ import annotations
 
-from tinytorch.kernels import emit
+from functools import lru_cache
+
+import numpy as np
+
+from tinytorch.kernels import emit, jit
+from tinytorch.kernels.target import target
 
 
 def copy(to, at, source, start, count):  # type: ignore[no-untyped-def]
@@ -15,4 +20,21 @@ def clear(to, at, count):  # type: ignore[no-untyped-def]
     to[at : at + count] = 0
 
 
+@lru_cache
+def transpose_of(dtype: np.dtype) -> int:
+    """Compile ``transpose``, if need be, and return what it is known by."""
+    return 0 if jit.interpreted() else emit.address_of_transpose(target().lanes(dtype.itemsize), dtype.itemsize)
+
+
+def transpose(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
+    """``sink[c · sink_step + r] = source[r · source_step + c]``; both operands are (array, start).
+
+    ``which`` is what ``transpose_of`` returned.
+    """
+    for r in range(rows):
+        for c in range(columns):
+            sink[0][sink[1] + c * sink_step + r] = source[0][source[1] + r * source_step + c]
+
+
+emit.teach(transpose)
 emit.teach_move(copy, clear)

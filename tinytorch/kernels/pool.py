@@ -13,6 +13,7 @@ import numpy as np
 from numba import prange
 
 from tinytorch.kernels import jit
+from tinytorch.kernels.pick import pick, pick_of
 
 Window = tuple[int, int, int, int, int, int]
 
@@ -27,7 +28,15 @@ def max_pool(x: np.ndarray, y: np.ndarray, winners: np.ndarray, window: Window) 
 
 def max_pool_grad(dy: np.ndarray, winners: np.ndarray, dx: np.ndarray, window: Window) -> None:
     """Hand every output gradient to the input pixel that won its window."""
-    jit.run(_max_pool_grad, dy, winners, dx, window)
+    kernel, stride, before = window[:2], window[2:4], window[4:]
+    images, out_h, out_w, channels = dy.shape
+    covered = dx.shape[1:3] == (out_h * kernel[0], out_w * kernel[1])
+    if kernel == stride and before == (0, 0) and covered and winners.dtype == np.uint8:
+        flat = (array.reshape(-1) for array in (dy, winners, dx))
+        shape = (images * out_h, kernel[0], out_w, kernel[1], channels)
+        jit.run(_max_pool_grad_tiled, pick_of(channels, dx.dtype), *flat, shape)
+    else:
+        jit.run(_max_pool_grad, dy, winners, dx, window)
 
 
 def avg_pool(x: np.ndarray, y: np.ndarray, window: Window) -> None:
@@ -113,14 +122,27 @@ def _search_edge(x, n, h0, w0, kernel_h, kernel_w, y, winners):  # type: ignore[
 
 
 @jit.parallel
+def _max_pool_grad_tiled(which, dy, winners, dx, shape):  # type: ignore[no-untyped-def]
+    """Windows that cover the image without sharing a pixel: each pixel is written once.
+
+    The image has the shape (output rows, kernel_h, output width, kernel_w, channels).
+    """
+    rows, kernel_h, width, kernel_w, channels = shape
+    line = width * kernel_w * channels
+    for item in prange(rows):
+        row = np.int64(item)
+        at = row * width * channels
+        for tap in range(kernel_h * kernel_w):
+            to = (row * kernel_h + tap // kernel_w) * line + tap % kernel_w * channels
+            pick(which, (dy, at), (winners, at), (dx, to), tap, width, kernel_w * channels, channels)
+
+
+@jit.parallel
 def _max_pool_grad(dy, winners, dx, window):  # type: ignore[no-untyped-def]
     kernel_h, kernel_w, stride_h, stride_w, top, left = window
-    images, out_h, out_w, _ = dy.shape
-    apart = kernel_h <= stride_h and kernel_w <= stride_w  # then no two windows share a pixel, and each is written once
-    tiled = apart and kernel_h * out_h == dx.shape[1] and kernel_w * out_w == dx.shape[2] and top == 0 and left == 0
+    images, out_h, out_w, channels = dy.shape
     for n in prange(images):
-        if not tiled:
-            _clear(dx[n])
+        _clear(dx[n])
         for h in range(out_h):
             h0 = h * stride_h - top
             first_h, last_h = _clip(h0, kernel_h, dx.shape[1])
@@ -130,19 +152,10 @@ def _max_pool_grad(dy, winners, dx, window):  # type: ignore[no-untyped-def]
                 gradient, winner = dy[n, h, w], winners[n, h, w]
                 for kh in range(first_h, last_h):
                     for kw in range(first_w, last_w):
-                        _hand_back(gradient, winner, kh * kernel_w + kw, dx[n, h0 + kh, w0 + kw], apart)
-
-
-@jit.serial
-def _hand_back(gradient, winner, tap, pixel, apart):  # type: ignore[no-untyped-def]
-    """Give a pixel what it won as tap number ``tap`` of a window, added to what it has unless windows lie apart."""
-    zero = gradient.dtype.type(0)
-    if apart:
-        for c in range(pixel.size):
-            pixel[c] = gradient[c] if winner[c] == tap else zero
-    else:
-        for c in range(pixel.size):
-            pixel[c] += gradient[c] if winner[c] == tap else zero
+                        pixel = dx[n, h0 + kh, w0 + kw]
+                        tap = kh * kernel_w + kw
+                        for c in range(channels):
+                            pixel[c] += gradient[c] if winner[c] == tap else gradient.dtype.type(0)
 
 
 @jit.serial

@@ -80,7 +80,7 @@ def cpu_name() -> str:
 def l2_bytes() -> int:
     """Second-level cache of one core, as the system tells; half a megabyte where it does not."""
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        if (index / "level").read_text().strip() == "2":
+        if (index / "level").read_text().strip() == "2" and (index / "size").exists():
             return int((index / "size").read_text().strip().removesuffix("K")) << 10
     return 512 << 10
 
