@@ -18,7 +18,7 @@ from tinytorch.conv.pack import channels_last, empty_channels_last, lane_blocks,
 from tinytorch.conv.problem import ConvProblem, Direction
 from tinytorch.conv.weights import Weights
 from tinytorch.kernels import jit, memory
-from tinytorch.kernels.move import clear, copy
+from tinytorch.kernels.move import clear, copy, copy_rows
 from tinytorch.kernels.tile import NUMBERS, tile
 
 name = "direct"
@@ -198,7 +198,9 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
                 lanes = min(t.block, t.lanes - b * t.block)
                 whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)
                 dy_at = ((image * t.rows + row0) * t.cols + col0) * dy_pixel + group * t.lanes + b * t.block
-                _copy_lanes(dy, dy_at, t.cols * dy_pixel, dy_pixel, rows, cols, lanes, t.block, copied, t.copied)
+                for row in range(rows):
+                    here, to = dy_at + row * t.cols * dy_pixel, t.copied + row * cols * t.block
+                    copy_rows(t.copy_rows, (dy, here), dy_pixel, (copied, to), t.block, cols, lanes)
                 for tap in range(t.kernel_h * t.lines):
                     a_at = area_at + tap // t.lines * t.hop_h + tap % t.lines * t.hop_w
                     at = (group * t.kernel_h * t.lines + tap) * t.line_rows * t.padded_lanes + b * t.block
@@ -217,11 +219,3 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
                             lanes,
                             int(t.line_rows % t.tile_rows > 0) if part else t.line_rows // t.tile_rows,
                         )
-
-
-@jit.serial
-def _copy_lanes(dy, at, line, pixel, rows, cols, lanes, block, copied, to):  # type: ignore[no-untyped-def]
-    """Some lanes of an area of the output gradient, pixel after pixel."""
-    for row in range(rows):
-        for col in range(cols):
-            copy(copied, to + (row * cols + col) * block, dy, at + row * line + col * pixel, lanes)

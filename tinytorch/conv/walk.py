@@ -30,6 +30,7 @@ from functools import lru_cache
 import numpy as np
 
 from tinytorch.conv.problem import Axis, ConvProblem
+from tinytorch.kernels.move import copy_rows_of
 from tinytorch.kernels.target import l2_bytes, target, tile_shape
 from tinytorch.kernels.tile import numbers, tile_of
 
@@ -392,6 +393,7 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
         **area.fields(),
         **_tiles(tile_rows, line_rows, vectors, lanes, itemsize),
         copied=area.scratch,
+        copy_rows=copy_rows_of(lanes, np.dtype(f"f{itemsize}")),
         # the sums: kernel rows, and in each the lines of taps whose channels follow each other in memory
         hop_h=rows.hop * area.line,
         hop_w=cols.hop * area.pixel,

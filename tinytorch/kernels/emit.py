@@ -367,7 +367,20 @@ def _write_pick(v: _Vectors, dy, winners, dx, tap, windows, step, lanes, masked)
         moving[:] = [builder.gep(pointer, [by]) for pointer, by in zip(moving, steps, strict=True)]
 
 
-# ---- transposing --------------------------------------------------------------------------------------------------
+# ---- moving rows and transposing ----------------------------------------------------------------------------------
+
+
+def _write_copy_rows(v: _Vectors, source, source_step, sink, sink_step, rows, columns, masked) -> None:  # type: ignore[no-untyped-def]
+    """sink[r · sink_step + c] = source[r · source_step + c], by vectors; where masked, nothing beyond the columns."""
+    builder, width = v.builder, _int(v.width)
+    vectors = builder.sdiv(builder.add(columns, _int(v.width - 1)), width)
+    pointers = [source, sink]
+    with _loop(builder, rows, pointers) as (_, moving):
+        with _loop(builder, vectors, []) as (index, _):
+            at = builder.mul(index, width)
+            mask = v.mask(builder.sub(columns, at)) if masked else None
+            v.store(v.load(builder.gep(moving[0], [at]), mask), builder.gep(moving[1], [at]), mask)
+        moving[:] = [builder.gep(p, [by]) for p, by in zip(moving, (source_step, sink_step), strict=True)]
 
 
 def _write_transpose(v: _Vectors, source, source_step, sink, sink_step, rows, columns) -> None:  # type: ignore[no-untyped-def]
@@ -520,31 +533,35 @@ def address_of_pick(masked: int, width: int, itemsize: int) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def _transpose_body(typing_context, width, itemsize, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
-    """The body of one transpose function; the first two are constants."""
-    n_width, size = (kind.literal_value for kind in (width, itemsize))
-    signature = types.void(width, itemsize, source, types.int64, sink, *[types.int64] * 3)
+def _move_body(typing_context, turned, masked, width, itemsize, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
+    """The body of a function that moves rows, or transposes; the first four are constants."""
+    is_turned, is_masked, n_width, size = (kind.literal_value for kind in (turned, masked, width, itemsize))
+    signature = types.void(turned, masked, width, itemsize, source, types.int64, sink, *[types.int64] * 3)
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        source, source_step, sink, sink_step, rows, columns = values[2:]
-        _write_transpose(_Vectors(builder, n_width, size), source, source_step, sink, sink_step, rows, columns)
+        vectors = _Vectors(builder, n_width, size)
+        source, source_step, sink, sink_step, rows, columns = values[4:]
+        if is_turned:
+            _write_transpose(vectors, source, source_step, sink, sink_step, rows, columns)
+        else:
+            _write_copy_rows(vectors, source, source_step, sink, sink_step, rows, columns, is_masked)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def address_of_transpose(width: int, itemsize: int) -> int:
-    """Compile ``transpose``, or load it from disk."""
+def address_of_move(turned: int, masked: int, width: int, itemsize: int) -> int:
+    """Compile ``copy_rows`` or, if ``turned``, ``transpose``, or load it from disk."""
     number, _ = _pointer_types(itemsize)
     digest = DIGEST
 
     @jit.entry(types.void(number, types.int64, number, *[types.int64] * 3))
-    def transpose(source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
+    def move(source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
         digest  # noqa: B018  as above
-        _transpose_body(width, itemsize, source, source_step, sink, sink_step, rows, columns)  # type: ignore[call-arg]
+        _move_body(turned, masked, width, itemsize, source, source_step, sink, sink_step, rows, columns)  # type: ignore[call-arg]
 
-    _kept.append(transpose)
-    return int(transpose.address)
+    _kept.append(move)
+    return int(move.address)
 
 
 @intrinsic

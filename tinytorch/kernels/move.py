@@ -23,7 +23,7 @@ def clear(to, at, count):  # type: ignore[no-untyped-def]
 @lru_cache
 def transpose_of(dtype: np.dtype) -> int:
     """Compile ``transpose``, if need be, and return what it is known by."""
-    return 0 if jit.interpreted() else emit.address_of_transpose(target().lanes(dtype.itemsize), dtype.itemsize)
+    return 0 if jit.interpreted() else emit.address_of_move(1, 0, target().lanes(dtype.itemsize), dtype.itemsize)
 
 
 def transpose(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
@@ -36,5 +36,23 @@ def transpose(which, source, source_step, sink, sink_step, rows, columns):  # ty
             sink[0][sink[1] + c * sink_step + r] = source[0][source[1] + r * source_step + c]
 
 
+@lru_cache
+def copy_rows_of(columns: int, dtype: np.dtype) -> int:
+    """Compile ``copy_rows`` for rows of any number of columns, or of whole vectors if ``columns`` is; and its name."""
+    width = target().lanes(dtype.itemsize)
+    return 0 if jit.interpreted() else emit.address_of_move(0, int(columns % width > 0), width, dtype.itemsize)
+
+
+def copy_rows(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
+    """``sink[r · sink_step + c] = source[r · source_step + c]``; both operands are (array, start).
+
+    ``which`` is what ``copy_rows_of`` returned. For rows so short that calls of ``copy`` would take longer.
+    """
+    for r in range(rows):
+        to, at = sink[1] + r * sink_step, source[1] + r * source_step
+        sink[0][to : to + columns] = source[0][at : at + columns]
+
+
+emit.teach(copy_rows)
 emit.teach(transpose)
 emit.teach_move(copy, clear)
