@@ -17,7 +17,7 @@ from tests.oracle import convolution as oracle
 from tests.oracle.convolution import Case
 from tinytorch.conv import direct, planner, winograd
 from tinytorch.conv.finish import PLAIN, Finish
-from tinytorch.conv.pack import channels_last, pixels
+from tinytorch.conv.pack import pixels
 from tinytorch.conv.problem import DIRECTIONS, ConvProblem
 from tinytorch.conv.weights import Weights
 from tinytorch.conv.winograd import Winograd, error_bound, matrices
@@ -343,7 +343,11 @@ def test_weight_grad_of_partial_vectors_needs_no_second_algorithm(co, m):
 # ---- finish -------------------------------------------------------------------------------------------------------
 
 CLIPS = [(-np.inf, np.inf), (0.0, np.inf), (0.0, 6.0), (-np.inf, -2.0)]
-LAYOUTS = [np.ascontiguousarray, np.asfortranarray, channels_last]
+LAYOUTS = [
+    Walls.images,
+    lambda walls, array: np.ascontiguousarray(array),
+    lambda walls, array: np.asfortranarray(array),
+]
 
 
 def one_after_another(y, bias, residual, clip):
@@ -356,18 +360,17 @@ def one_after_another(y, bias, residual, clip):
 @given(cases(), st.sampled_from(SIDES), st.sampled_from(DTYPES), st.sampled_from(THREADS), st.data())
 def test_finish_is_the_steps_one_after_another(case, m, dtype, threads, data):
     x, w, residual = normal(case, 0, dtype)
-    bias = np.random.default_rng(1).standard_normal(case.co).astype(dtype)
-    residual = data.draw(st.sampled_from(LAYOUTS))(residual) if data.draw(st.booleans()) else None
-    bias, clip = bias if data.draw(st.booleans()) else None, data.draw(st.sampled_from(CLIPS))
-    before = None if residual is None else residual.copy()
-    with alone(threads):
-        got = computed(Winograd(m), "forward", case, x, w, None, Finish(bias, residual, *clip))
+    bias = np.random.default_rng(1).standard_normal(case.co).astype(dtype) if data.draw(st.booleans()) else None
+    clip = data.draw(st.sampled_from(CLIPS))
+    with alone(threads) as walls:
+        residual = data.draw(st.sampled_from(LAYOUTS))(walls, residual) if data.draw(st.booleans()) else None
+        before = np.copy(residual)
+        got = computed(Winograd(m), "forward", case, walls.images(x), w, None, Finish(bias, residual, *clip))
     y = oracle.forward(case, x, w)
     expected = one_after_another(y, bias, residual, clip)
     rounding = 4 * np.finfo(dtype).eps * (np.abs(y).max() + 8)  # of the sums with bias and residual, which are below 4
     assert np.abs(got - expected).max() <= stated(m, dtype, y.size) * np.abs(y).max() + rounding
-    if residual is not None:
-        np.testing.assert_array_equal(residual, before)
+    np.testing.assert_array_equal(residual, before)
 
 
 # ---- what is not finite -------------------------------------------------------------------------------------------

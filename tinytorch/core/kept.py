@@ -23,11 +23,10 @@ T = TypeVar("T")
 class Kept:
     """At most one value, and what it was made from. A copy of it is empty."""
 
-    __slots__ = ("_made_from", "_value")
+    __slots__ = ("_pair",)
 
     def __init__(self) -> None:
-        self._value: Any = None
-        self._made_from: tuple[Any, ...] | None = None
+        self._pair: tuple[tuple[Any, ...] | None, Any] = (None, None)  # replaced as one: other threads may be reading
 
     def get(self, tensors: Sequence[Tensor], make: Callable[[], T], *settings: Any) -> T:
         """``make()``, or what it returned before if no tensor's array was handed out, or held by others, since.
@@ -40,13 +39,14 @@ class Kept:
             What else the value depends on.
         """
         made_from = (*(tensor.version for tensor in tensors), *settings)
-        if made_from == self._made_from:
-            return self._value  # type: ignore[no-any-return]
-        self._made_from, self._value = None, None
+        before, value = self._pair
+        if made_from == before:
+            return value  # type: ignore[no-any-return]
+        self._pair = value = (None, None)  # what it was may hold the arrays
         alone = all(_held_only_by(tensor) for tensor in tensors)
         value = make()
         if alone:
-            self._value, self._made_from = value, made_from
+            self._pair = made_from, value
         return value
 
     def __reduce__(self) -> tuple[type[Kept], tuple[()]]:

@@ -56,7 +56,8 @@ def conv2d(
     groups : int
         Independent convolutions that the channels are dealt to.
     algorithm : str, optional
-        "direct", "im2col" or "loops"; by default the planner chooses. The gradients use the same one.
+        "direct", "winograd", "winograd2", "im2col", "fft" or "loops"; by default the planner chooses, for
+        each direction apart. The gradients use the same one.
 
     Returns
     -------
