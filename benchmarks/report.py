@@ -85,7 +85,7 @@ class Report:
         rows = [
             row
             for name, n in cases
-            if self.wants(f"{kind}, {name}, N={n}")
+            if self.wants(f"{name}, N={n}, {kind}")
             for row in self.compare(kind, task(name, n), tolerance, name=name, n=n)
         ]
         before: Columns = {"network": lambda row: row.facts["name"], "N": lambda row: str(row.facts["n"])}

@@ -65,21 +65,21 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
     """Gradient of the weight; where threads share the images, their sums are added in order."""
     plan = walk.weight_grad(problem, dy.itemsize, jit.workers())
     make = memory.empty if problem.groups == 1 else memory.zeros  # a thread may not come by every group
-    sums = make(plan.sums, dy.dtype)
+    shares, *shape = plan.sums
+    sums = memory.apart(shares, math.prod(shape), dy.dtype, make)
     scratch = memory.scratch(jit.workers(), plan.scratch, dy.dtype)
     nothing, bounds = zeros(plan.block, dy.dtype), PLAIN.bounds(dy.dtype)
-    arrays = _flat(channels_last(x)), _flat(channels_last(dy)), sums.reshape(len(sums), -1), nothing
+    arrays = _flat(channels_last(x)), _flat(channels_last(dy)), sums, nothing
     jit.run(_sum_areas, *arrays, scratch, plan.table, plan.sizes, bounds)
-    lanes = problem.co // problem.groups
-    return _weight_from(problem, sums[0] if len(sums) == 1 else sums[..., :lanes].sum(axis=0))
+    each = sums[:, : math.prod(shape)].reshape(shares, *shape)[..., : problem.co // problem.groups]
+    return _weight_from(problem, each[0] if shares == 1 else each.sum(axis=0))
 
 
 def _weight_from(problem: ConvProblem, sums: np.ndarray) -> np.ndarray:
-    """Cut the filling off (g, kh · lines, tap rows, lanes); the shape is that of the weight, the memory lanes last."""
+    """Bring (g, kh · lines, tap rows, lanes) into the shape of the weight; the memory is lanes last."""
     _, depth, *kernel = problem.weight_shape
     lanes = problem.co // problem.groups
-    line_rows = math.prod(kernel) * depth // sums.shape[1]
-    by_tap = sums[:, :, :line_rows, :lanes].reshape(problem.groups, *kernel, depth, lanes)
+    by_tap = sums.reshape(problem.groups, *kernel, depth, lanes)
     joined = np.moveaxis(by_tap, 0, -2).reshape(*kernel, depth, problem.co)
     return np.moveaxis(joined, (-1, -2), (0, 1))
 
@@ -198,9 +198,10 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
                 lanes = min(t.block, t.lanes - b * t.block)
                 whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)
                 dy_at = ((image * t.rows + row0) * t.cols + col0) * dy_pixel + group * t.lanes + b * t.block
+                copy_of = t.copy_rows if b < t.blocks - 1 else t.copy_last
                 for row in range(rows):
                     here, to = dy_at + row * t.cols * dy_pixel, t.copied + row * cols * t.block
-                    copy_rows(t.copy_rows, (dy, here), dy_pixel, (copied, to), t.block, cols, lanes)
+                    copy_rows(copy_of, (dy, here), dy_pixel, (copied, to), t.block, cols, lanes)
                 for tap in range(t.kernel_h * t.lines):
                     a_at = area_at + tap // t.lines * t.hop_h + tap % t.lines * t.hop_w
                     at = (group * t.kernel_h * t.lines + tap) * t.line_rows * t.padded_lanes + b * t.block

@@ -341,6 +341,8 @@ def _tiles(tile_rows: int, length: int, vectors: int, lanes: int, itemsize: int,
     rest, left = length % tile_rows, lanes % (vectors * width)
     last = (-(-left // width) or vectors, bool(left % width))
     return {
+        "copy_rows": copy_rows_of(vectors, False, dtype),
+        "copy_last": copy_rows_of(*last, dtype),
         "tile_rows": tile_rows,
         "whole": tile_of(tile_rows, vectors, False, dtype),
         "whole_rest": tile_of(rest or tile_rows, vectors, False, dtype),
@@ -393,7 +395,6 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
         **area.fields(),
         **_tiles(tile_rows, line_rows, vectors, lanes, itemsize),
         copied=area.scratch,
-        copy_rows=copy_rows_of(lanes, np.dtype(f"f{itemsize}")),
         # the sums: kernel rows, and in each the lines of taps whose channels follow each other in memory
         hop_h=rows.hop * area.line,
         hop_w=cols.hop * area.pixel,

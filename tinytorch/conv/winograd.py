@@ -320,10 +320,11 @@ def _convolve(plan: _Plan, source: np.ndarray, weights: Weights, finish: Finish,
 def _sum_products(plan: _Plan, x: np.ndarray, dy: np.ndarray) -> np.ndarray | None:
     """Weight gradient (3·3, ci, lanes filled up), or None if some of it is not finite."""
     _, _, depth, lanes = plan.sums
-    sums, gradient = memory.empty(plan.sums, dy.dtype), memory.empty((9, depth, lanes), dy.dtype)
+    sums = memory.apart(plan.sums[0], math.prod(plan.sums[1:]), dy.dtype)
+    gradient = memory.empty((9, depth, lanes), dy.dtype)
     scratch = memory.scratch(jit.workers(), plan.scratch, dy.dtype)
     nothing, flags = zeros(max(depth, lanes), dy.dtype), np.zeros((depth, _CACHE_LINE), dy.dtype)
-    flat = pixels(x).reshape(-1), pixels(dy).reshape(-1), sums.reshape(len(sums), -1)
+    flat = pixels(x).reshape(-1), pixels(dy).reshape(-1), sums
     bounds = PLAIN.bounds(dy.dtype)
     jit.run(_sum_squares, *flat, scratch, nothing, flags, plan.table, plan.places, plan.sizes, bounds)
     jit.run(_taps_of_sums, flat[2], gradient.reshape(-1), nothing, flags, plan.table, plan.places, bounds)

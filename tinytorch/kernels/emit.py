@@ -370,16 +370,15 @@ def _write_pick(v: _Vectors, dy, winners, dx, tap, windows, step, lanes, masked)
 # ---- moving rows and transposing ----------------------------------------------------------------------------------
 
 
-def _write_copy_rows(v: _Vectors, source, source_step, sink, sink_step, rows, columns, masked) -> None:  # type: ignore[no-untyped-def]
-    """sink[r · sink_step + c] = source[r · source_step + c], by vectors; where masked, nothing beyond the columns."""
-    builder, width = v.builder, _int(v.width)
-    vectors = builder.sdiv(builder.add(columns, _int(v.width - 1)), width)
+def _write_copy_rows(v: _Vectors, source, source_step, sink, sink_step, rows, columns, shape) -> None:  # type: ignore[no-untyped-def]
+    """sink[r · sink_step + c] = source[r · source_step + c], ``shape`` = (vectors of a row, whether masked)."""
+    builder = v.builder
+    vectors, masked = shape
     pointers = [source, sink]
+    masks = [v.mask(builder.sub(columns, _int(k * v.width))) if masked else None for k in range(vectors)]
     with _loop(builder, rows, pointers) as (_, moving):
-        with _loop(builder, vectors, []) as (index, _):
-            at = builder.mul(index, width)
-            mask = v.mask(builder.sub(columns, at)) if masked else None
-            v.store(v.load(builder.gep(moving[0], [at]), mask), builder.gep(moving[1], [at]), mask)
+        for k, mask in enumerate(masks):
+            v.store(v.load(v.at(moving[0], k), mask), v.at(moving[1], k), mask)
         moving[:] = [builder.gep(p, [by]) for p, by in zip(moving, (source_step, sink_step), strict=True)]
 
 
@@ -533,32 +532,33 @@ def address_of_pick(masked: int, width: int, itemsize: int) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def _move_body(typing_context, turned, masked, width, itemsize, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
-    """The body of a function that moves rows, or transposes; the first four are constants."""
-    is_turned, is_masked, n_width, size = (kind.literal_value for kind in (turned, masked, width, itemsize))
-    signature = types.void(turned, masked, width, itemsize, source, types.int64, sink, *[types.int64] * 3)
+def _move_body(typing_context, vectors, masked, width, itemsize, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
+    """The body of a function that copies rows of so many vectors or, of 0, transposes; the first four are constants."""
+    n_vectors, is_masked, n_width, size = (kind.literal_value for kind in (vectors, masked, width, itemsize))
+    signature = types.void(vectors, masked, width, itemsize, source, types.int64, sink, *[types.int64] * 3)
 
     def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        vectors = _Vectors(builder, n_width, size)
+        v = _Vectors(builder, n_width, size)
         source, source_step, sink, sink_step, rows, columns = values[4:]
-        if is_turned:
-            _write_transpose(vectors, source, source_step, sink, sink_step, rows, columns)
+        if n_vectors:
+            shape = n_vectors, is_masked
+            _write_copy_rows(v, source, source_step, sink, sink_step, rows, columns, shape)
         else:
-            _write_copy_rows(vectors, source, source_step, sink, sink_step, rows, columns, is_masked)
+            _write_transpose(v, source, source_step, sink, sink_step, rows, columns)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def address_of_move(turned: int, masked: int, width: int, itemsize: int) -> int:
-    """Compile ``copy_rows`` or, if ``turned``, ``transpose``, or load it from disk."""
+def address_of_move(vectors: int, masked: int, width: int, itemsize: int) -> int:
+    """Compile ``copy_rows`` for rows of so many vectors or, of 0, ``transpose``, or load it from disk."""
     number, _ = _pointer_types(itemsize)
     digest = DIGEST
 
     @jit.entry(types.void(number, types.int64, number, *[types.int64] * 3))
     def move(source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
         digest  # noqa: B018  as above
-        _move_body(turned, masked, width, itemsize, source, source_step, sink, sink_step, rows, columns)  # type: ignore[call-arg]
+        _move_body(vectors, masked, width, itemsize, source, source_step, sink, sink_step, rows, columns)  # type: ignore[call-arg]
 
     _kept.append(move)
     return int(move.address)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,21 @@ def zeros(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     return array
 
 
+# Numbers between what two threads write: a core that writes to a cache line takes it, and its neighbour, from others.
+_APART = 32
+
+
+def apart(rows: int, columns: int, dtype: npt.DTypeLike, make: Callable[..., np.ndarray] = empty) -> np.ndarray:
+    """An array with a row for each of several threads, a little longer than asked for, so that they don't meet."""
+    return make((rows, columns + _APART), dtype)
+
+
 def scratch(rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array for one call of a kernel, for each of its threads a row; the next call gets the same.
+    """`apart` for one call of a kernel; the next call gets the same memory.
 
     No two calls of one Python thread may need theirs at the same time.
     """
+    columns += _APART
     count = rows * columns
     held = _scratches.arrays.get(dtype)
     if held is None or held.size < count:

@@ -23,7 +23,7 @@ def clear(to, at, count):  # type: ignore[no-untyped-def]
 @lru_cache
 def transpose_of(dtype: np.dtype) -> int:
     """Compile ``transpose``, if need be, and return what it is known by."""
-    return 0 if jit.interpreted() else emit.address_of_move(1, 0, target().lanes(dtype.itemsize), dtype.itemsize)
+    return 0 if jit.interpreted() else emit.address_of_move(0, 0, target().lanes(dtype.itemsize), dtype.itemsize)
 
 
 def transpose(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
@@ -37,10 +37,10 @@ def transpose(which, source, source_step, sink, sink_step, rows, columns):  # ty
 
 
 @lru_cache
-def copy_rows_of(columns: int, dtype: np.dtype) -> int:
-    """Compile ``copy_rows`` for rows of any number of columns, or of whole vectors if ``columns`` is; and its name."""
+def copy_rows_of(vectors: int, masked: bool, dtype: np.dtype) -> int:
+    """Compile ``copy_rows`` for rows of so many vectors, the last full or not, and return what it is known by."""
     width = target().lanes(dtype.itemsize)
-    return 0 if jit.interpreted() else emit.address_of_move(0, int(columns % width > 0), width, dtype.itemsize)
+    return 0 if jit.interpreted() else emit.address_of_move(vectors, int(masked), width, dtype.itemsize)
 
 
 def copy_rows(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
