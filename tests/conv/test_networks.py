@@ -83,11 +83,13 @@ def test_all_layers_are_met(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_layer_is_right(network, images, direction, algorithm, threads):
     """Those that sum the products themselves are exact on integers, the others as accurate as the planner says."""
+    problems = [replace(layer, n=images) for layer in layers(network)]
+    accepted = [problem for problem in problems if not planner.ALGORITHMS[algorithm].refuses(problem, direction)]
+    if not accepted:
+        pytest.skip("refuses every layer")
     with number_of_threads(threads):
-        for problem in (replace(layer, n=images) for layer in layers(network)):
-            if planner.ALGORITHMS[algorithm].refuses(problem, direction):
-                continue
-            operands, expected = example(problem)[0], example(problem)[1][direction]
-            got = computed(problem, direction, algorithm, *operands)
-            error, largest = np.abs(got - expected).max(), np.abs(expected).max()
-            assert error <= planner._ERROR.get(algorithm, 0) * largest, f"{algorithm} {direction} of {problem}"
+        for problem in accepted:
+            operands, results = example(problem)
+            expected = results[direction]
+            error = np.abs(computed(problem, direction, algorithm, *operands) - expected).max()
+            assert error <= planner._ERROR.get(algorithm, 0) * np.abs(expected).max(), f"{direction} of {problem}"

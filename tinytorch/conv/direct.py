@@ -19,12 +19,9 @@ from tinytorch.conv.problem import ConvProblem, Direction
 from tinytorch.conv.weights import Weights
 from tinytorch.kernels import jit, memory
 from tinytorch.kernels.move import clear, copy, copy_rows
-from tinytorch.kernels.tile import NUMBERS, tile
+from tinytorch.kernels.tile import tile
 
 name = "direct"
-
-_FORM = len(NUMBERS)
-_N_O, _N_I, _B_O = (NUMBERS.index(number) for number in ("n_o", "n_i", "b_o"))
 
 
 def refuses(problem: ConvProblem, direction: Direction) -> str | None:
@@ -138,7 +135,7 @@ def _sweep_areas(source, weights, starts, extra, out, scratch, table, sizes, bou
                     whole = t.first
                 for chunk in range(t.chunks):
                     later, last = int(chunk > 0), int(chunk == t.chunks - 1)
-                    form = (later + 2 * last) * _FORM
+                    form = (later + 2 * last) * t.form
                     weights_at = ((group * t.blocks + b) * t.block_taps + t.first_tap + chunk * t.chunk) * t.block
                     for row in range(rows):
                         a_at = area_at + row * t.area_h * t.line + chunk * t.chunk
@@ -175,9 +172,7 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
             first_unit, last_unit = units * worker // shares, min(units, units * (worker + 1) // shares)
         into = sums[worker % shares]
         dy_pixel, copied = t.groups * t.lanes, scratch[worker]
-        size = np.empty(2 * _FORM, np.int64)
-        for k in range(2 * _FORM):
-            size[k] = sizes[k]
+        size = sizes.copy()
         per_group = units // t.groups
         for unit in range(first_unit, last_unit if first_block < last_block else first_unit):
             group, strip = unit // per_group, unit % t.strips
@@ -192,8 +187,8 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
                 area, area_at = copied, 0
                 _copy_area(source, image_at, t, group, row0, col0, rows, cols, area)
             started = unit > first_unit and unit % per_group > 0
-            form = _FORM if started else 0
-            size[form + _N_O], size[form + _N_I], size[form + _B_O] = rows, cols, cols * t.block
+            form = t.form if started else 0
+            size[form + t.at_n_o], size[form + t.at_n_i], size[form + t.at_b_o] = rows, cols, cols * t.block
             for b in range(first_block, last_block):
                 lanes = min(t.block, t.lanes - b * t.block)
                 whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)

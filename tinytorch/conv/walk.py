@@ -32,7 +32,7 @@ import numpy as np
 from tinytorch.conv.problem import Axis, ConvProblem
 from tinytorch.kernels.move import copy_rows_of
 from tinytorch.kernels.target import l2_bytes, target, tile_shape
-from tinytorch.kernels.tile import numbers, tile_of
+from tinytorch.kernels.tile import NUMBERS, numbers, tile_of
 
 # Pixels that a weight gradient sums over before it moves on: two of its vectors for each fill a first-level cache.
 _SUMMED_PIXELS = 256
@@ -299,10 +299,11 @@ def _splits(problem: ConvProblem, area: _Area, areas: int, blocks: int, itemsize
     the images.
     """
     units = problem.n * areas * problem.groups
-    images = problem.n * math.prod(area.source)
-    if math.prod(problem.weight_shape) > images or units < workers:
-        return min(workers, blocks)
-    return 1
+    return min(workers, blocks) if _weights_are_more(problem, area) or units < workers else 1
+
+
+def _weights_are_more(problem: ConvProblem, area: _Area) -> bool:
+    return math.prod(problem.weight_shape) > problem.n * math.prod(area.source)
 
 
 def _chunk(length: int, bytes_each: int) -> int:
@@ -353,7 +354,11 @@ def _tiles(tile_rows: int, length: int, vectors: int, lanes: int, itemsize: int,
 
 
 def table_of(**fields: int) -> np.ndarray:
-    """One row of named integers, as compiled code reads them: ``table[0].name``."""
+    """One row of named integers, as compiled code reads them: ``table[0].name``.
+
+    Among them is where a tile keeps its trip counts. A constant would stay in kernels that were compiled with another.
+    """
+    fields |= {"form": len(NUMBERS)} | {f"at_{name}": NUMBERS.index(name) for name in ("n_o", "n_i", "b_o")}
     return np.array([tuple(fields.values())], dtype=(np.record, [(name, np.int64) for name in fields]))
 
 

@@ -39,12 +39,10 @@ from tinytorch.conv.walk import table_of
 from tinytorch.conv.weights import Weights
 from tinytorch.kernels import jit, memory
 from tinytorch.kernels.target import l2_bytes, target, tile_shape
-from tinytorch.kernels.tile import NUMBERS, numbers, tile, tile_of
+from tinytorch.kernels.tile import numbers, tile, tile_of
 from tinytorch.kernels.transform import Matrix, transform, transform_of
 
 _POINTS = {2: (0, 1, -1), 4: (0, Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))}
-_FORM = len(NUMBERS)
-_N_I = NUMBERS.index("n_i")
 _CACHE_LINE = 16  # numbers between what two threads write
 
 
@@ -459,14 +457,12 @@ def _sum_squares(source, dy, sums, scratch, spare, flags, table, places, sizes, 
         else:  # each thread sums some of the squares
             first_part, last_part = t.parts * worker // shares, min(t.parts, t.parts * (worker + 1) // shares)
         into = sums[worker % shares]
-        size = np.empty(2 * _FORM, np.int64)
-        for k in range(2 * _FORM):
-            size[k] = sizes[k]
+        size = sizes.copy()
         for part in range(first_part, last_part if first_block < last_block else first_part):
             first, last = part * t.each, min(t.squares, (part + 1) * t.each)
             started = part > first_part
-            form = _FORM if started else 0
-            size[form + _N_I] = last - first
+            form = t.form if started else 0
+            size[form + t.at_n_i] = last - first
             _transform_sources(t, first, last, source, mem, spare, mine, places, t.depth, bounds)
             for b in range(first_block, last_block):
                 lanes, final = min(t.block, t.lanes - b * t.block), b == t.blocks - 1
