@@ -532,3 +532,14 @@ def test_python_m_tinytorch():
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2
     assert done.stderr == "Error: epochs must be a positive integer, got 0; 1 is the least\n"
+
+
+# ---- warmup -----------------------------------------------------------------------------------------------
+
+
+def test_warmup_says_for_which_networks_it_is_ready():
+    assert "ready for digits-cnn, resnet18-cifar after" in tinytorch("warmup", "digits-cnn", "resnet18-cifar").stdout
+
+
+def test_warmup_refuses_an_unknown_network_before_it_compiles():
+    assert "got 'resnet5'; did you mean 'resnet50'?" in tinytorch("warmup", "digits-cnn", "resnet5", code=2).stderr

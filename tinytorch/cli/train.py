@@ -27,7 +27,7 @@ def train(
     dataset: Annotated[
         str | None, typer.Argument(help="digits (the default), mnist, fashion-mnist or cifar10.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="simple-cnn, mnist-convnet, digits-cnn or mlp.")] = None,
+    model: Annotated[str | None, typer.Option(help="simple-cnn, mnist-convnet, mlp, resnet18-cifar …")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times to go through the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
