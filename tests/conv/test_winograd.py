@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tinytorch.conv.pack import pixels
 from tinytorch.conv.problem import DIRECTIONS, ConvProblem
 from tinytorch.conv.weights import Weights
 from tinytorch.conv.winograd import Winograd, error_bound, matrices
+from tinytorch.kernels import memory
 
 TRIALS = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 FEW = settings(TRIALS, max_examples=40)
@@ -35,8 +37,6 @@ ROOT = Path(__file__).parent.parent.parent
 PLANS = (winograd._forward_plan, winograd._input_grad_plan, winograd._weight_grad_plan)
 
 # The whole vectors of a last, partial one are transformed: what was never written, and memory behind `spare`.
-weight_grad_fails = pytest.mark.xfail(strict=True, reason="to_taps reads beyond the output channels")
-DIRECTION_PARAMETERS = [*DIRECTIONS[:2], pytest.param("weight_grad", marks=weight_grad_fails)]
 
 
 # ---- what runs, and where -----------------------------------------------------------------------------------------
@@ -59,17 +59,11 @@ class Walls:
         self.lines.append(line)
         return line[WALL:-WALL].reshape(shape)
 
-    def scratch(self, rows, columns, dtype):
-        return self.empty((rows, columns), dtype)
-
-    def channels_last(self, shape, dtype):
-        return self.empty((shape[0], *shape[2:], shape[1]), dtype).transpose(0, 3, 1, 2)
-
     def images(self, array):
         """The same numbers, channels last."""
-        copy = self.channels_last(array.shape, array.dtype)
-        copy[...] = array
-        return copy
+        copy = self.empty(pixels(array).shape, array.dtype)
+        copy[...] = pixels(array)
+        return copy.transpose(0, 3, 1, 2)
 
     def intact(self):
         return all((wall == MARK[line.itemsize]).all() for line in self.lines for wall in walls_of(line))
@@ -86,8 +80,9 @@ def alone(threads=1, l2_bytes=None):
     walls = Walls()
     with pytest.MonkeyPatch.context() as patch, number_of_threads(threads), planned_anew():
         patch.setattr(winograd, "direct", None)
-        patch.setattr(winograd, "memory", walls)
-        patch.setattr(winograd, "empty_channels_last", walls.channels_last)
+        patch.setattr(memory, "empty", walls.empty)
+        patch.setattr(memory, "apart", partial(memory.apart, make=walls.empty))
+        patch.setattr(memory, "_scratches", memory._Scratches())
         patch.setattr(winograd, "l2_bytes", lambda: l2_bytes or 1 << 20)
         yield walls
     assert walls.intact()
@@ -188,7 +183,7 @@ def stated(m, dtype, count):
     return planner._ERROR[Winograd(m).name] * units * (1 if count >= 100 else 4)
 
 
-@pytest.mark.parametrize("direction", DIRECTION_PARAMETERS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
 @TRIALS
 @given(
     cases(), st.sampled_from(SIDES), st.sampled_from(DTYPES), st.sampled_from(THREADS), st.sampled_from([None, 4096])
@@ -230,7 +225,7 @@ def assert_within_bound(direction, m, case, x, w, dy):
     assert error <= allowed, f"an error of {error:g} is beyond the bound {allowed:g}"
 
 
-@pytest.mark.parametrize("direction", DIRECTION_PARAMETERS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
 @FEW
 @given(cases(), st.sampled_from(SIDES), st.sampled_from(DTYPES), st.data())
 def test_error_is_within_the_bound(direction, case, m, dtype, data):
@@ -337,7 +332,6 @@ def test_weight_grad_however_it_is_cut(name, m):
         assert_as_stated("weight_grad", m, case)
 
 
-@weight_grad_fails
 @pytest.mark.parametrize("m", SIDES)
 @pytest.mark.parametrize("co", [1, 17, 70])
 def test_weight_grad_of_partial_vectors_needs_no_second_algorithm(co, m):
@@ -354,7 +348,6 @@ for m in SIDES:
 """
 
 
-@pytest.mark.xfail(strict=True, reason="flags have two axes, and the twin of the transform counts along one")
 def test_plain_python_does_the_same():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(

@@ -50,8 +50,12 @@ def load(isa: str, workers: int) -> dict[str, Times]:
     """Times by problem, as `remember` left them; nothing if there is no file, or not a file of ours."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(_file(isa, workers).read_text(encoding="utf-8"))
-        return {key: times for key, times in found.items() if isinstance(times, dict)}
+        return {key: times for key, times in found.items() if _are_times(times)} if isinstance(found, dict) else {}
     return {}
+
+
+def _are_times(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, float) and v >= 0 for v in value.values())
 
 
 def remember(isa: str, workers: int, problem: str, times: Times) -> None:

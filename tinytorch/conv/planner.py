@@ -121,20 +121,21 @@ def plan(
     Raises
     ------
     ValueError
-        When ``algorithm`` is unknown, or refuses the problem.
+        When ``algorithm`` is unknown or refuses the problem, or the tolerance is not positive.
 
     Examples
     --------
     >>> plan(ConvProblem.parse("ic3oc8_id4ih8kd1kh3")).algorithm
     'im2col'
     """
-    wish = _told.get()
-    wish = Wish(algorithm or wish.algorithm, tolerance or wish.tolerance, measure or wish.measure)
+    _check_tolerance(tolerance)
+    told = _told.get()
+    wish = Wish(algorithm or told.algorithm, tolerance or told.tolerance, measure or told.measure)
     return _chosen(problem, direction, wish, np.dtype(dtype).itemsize)
 
 
 def _chosen(problem: ConvProblem, direction: Direction, wish: Wish, itemsize: int) -> Plan:
-    if wish.measure:
+    if wish.measure and problem.n > 0:
         _measure(problem, direction, itemsize, jit.workers())
     return _plan(problem, direction, wish, itemsize, jit.workers())
 
@@ -169,7 +170,7 @@ def _times(
 ) -> tuple[dict[str, float], str]:
     """For each algorithm how long it takes, and in which unit: as measured, where it was."""
     known = measured.load(target().name, workers).get(_key(problem, direction, itemsize), {})
-    if known:
+    if any(name in known for name in accepting):
         return {name: known.get(name, float("inf")) * 1e3 for name in accepting}, "ms measured"
     return {name: steps(problem, direction, name, itemsize, workers) / 1e3 for name in accepting}, "thousand steps"
 
@@ -204,9 +205,9 @@ def _measure(problem: ConvProblem, direction: Direction, itemsize: int, workers:
         for shape in (problem.input_shape, problem.weight_shape, problem.output_shape)
     )
     runs = {
-        "forward": lambda name: forward(problem, x, w, algorithm=name),
-        "input_grad": lambda name: input_grad(problem, dy, w, name),
-        "weight_grad": lambda name: weight_grad(problem, x, dy, name),
+        "forward": lambda name: forward(problem, x, w, algorithm=Wish(name)),
+        "input_grad": lambda name: input_grad(problem, dy, w, Wish(name)),
+        "weight_grad": lambda name: weight_grad(problem, x, dy, Wish(name)),
     }
     times = {name: measured.seconds(lambda name=name: runs[direction](name)) for name in hopeful}  # type: ignore[misc]
     measured.remember(target().name, workers, key, times)
@@ -225,6 +226,11 @@ def check_known(name: str) -> None:
         near = difflib.get_close_matches(str(name), ALGORITHMS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"algorithm must be one of {list(ALGORITHMS)}, got {name!r}{hint}")
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}; 1e-6 is about what float32 can keep")
 
 
 @contextmanager
@@ -250,8 +256,7 @@ def use_algorithm(name: str | None = None, *, tolerance: float | None = None, me
     """
     if name is not None:
         check_known(name)
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance must be positive, got {tolerance}; 1e-6 is about what float32 can keep")
+    _check_tolerance(tolerance)
     token = _told.set(Wish(name, tolerance, measure))
     try:
         yield

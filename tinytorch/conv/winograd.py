@@ -274,7 +274,7 @@ def _weight_grad_plan(problem: ConvProblem, m: int, itemsize: int, workers: int)
         into=transform_of(into, False, depth % width > 0, dtype),
         of_gradient=transform_of(gradient, False, False, dtype),
         of_last_gradient=transform_of(gradient, False, left % width > 0, dtype),
-        to_taps=transform_of(taps, True, False, dtype),
+        to_taps=transform_of(taps, True, lanes % width > 0, dtype),
     )  # fmt: skip
     places = [_grid(n, source[1] * depth, depth), _line(n * n, squares_each * depth)]
     places += [_grid(m, sink[1] * lanes, lanes), _line(n * n, squares_each * block)]
@@ -436,7 +436,7 @@ def _convolve_squares(  # type: ignore[no-untyped-def]
                         (starts, b * t.block),
                         (extra, at),
                         (bounds, 2),
-                        (flags, worker * flags.shape[1]),
+                        (flags[worker], 0),
                         lanes,
                         t.adds,
                     )
@@ -520,5 +520,5 @@ def _taps_of_sums(sums, gradient, spare, flags, table, places, bounds):  # type:
         squared = 3 * n * n + t.m * t.m
         transform(
             t.to_taps, (sums[0], first), (places, squared), (gradient, first), (places, squared + n * n), (spare, 0),
-            (spare, 0), (spare, 0), (bounds, 0), (flags, np.int64(channel) * flags.shape[1]), t.lanes, 0,
+            (spare, 0), (spare, 0), (bounds, 0), (flags[channel], 0), t.lanes, 0,
         )  # fmt: skip
