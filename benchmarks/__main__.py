@@ -51,7 +51,7 @@ def main(
         report.finish()
         if json:
             report.save(json)
-    raise typer.Exit(bool(report.void))
+    raise typer.Exit(1 if report.void else 0)
 
 
 def _with_malloc_tuned() -> None:

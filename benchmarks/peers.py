@@ -7,6 +7,7 @@ takes it.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -182,7 +183,7 @@ class FrozenTorch(Torch):
             return self._runner(torch.jit.optimize_for_inference(frozen), images)
 
 
-class GraphPeer(Peer):
+class GraphPeer(Peer, ABC):
     """A library that runs ONNX graphs, in inference."""
 
     does: tuple[str, ...] = ("conv", "infer")
@@ -208,9 +209,9 @@ class GraphPeer(Peer):
 
         return Runner(self.name, call, outputs)
 
+    @abstractmethod
     def session(self, model: bytes, x: np.ndarray) -> tuple[Callable[[], Any], np.ndarray]:
         """What runs the model on ``x``, and where it leaves the output."""
-        raise NotImplementedError
 
 
 class OnnxRuntime(GraphPeer):

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
+import typer
 
-from benchmarks import networks, roofline
+from benchmarks import __main__ as command
+from benchmarks import conv, networks, roofline
 from benchmarks.layers import SETS, distinct, single
 from benchmarks.networks import NETWORKS
 from benchmarks.peers import ConvTask, NetworkTask, installed
@@ -195,10 +198,10 @@ def test_means_count_each_layer_once_or_as_often_as_it_occurs():
 
 
 def test_the_command_line_measures_and_writes(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "conv", "--quick", "--rounds", "1", "--threads", "1"]
-    command += ["--only", "small forward", "--json", "out.json"]
+    words = [sys.executable, "-m", "benchmarks", "conv", "--quick", "--rounds", "1", "--threads", "1"]
+    words += ["--only", "small forward", "--json", "out.json"]
     settings = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=tmp_path, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "out.json").read_text())
     (row,) = figures["rows"]
@@ -206,6 +209,27 @@ def test_the_command_line_measures_and_writes(tmp_path):
     assert all(len(seconds) == 1 for seconds in row["seconds"].values())
     assert figures["environment"]["threads"] == 1
     assert "small forward" in done.stdout
+
+
+def test_the_exit_code_tells_of_void_comparisons(monkeypatch):
+    threads = numba.config.NUMBA_NUM_THREADS
+    for name, value in (("OMP_NUM_THREADS", threads), ("NUMBA_NUM_THREADS", threads), ("NUMBA_THREADING_LAYER", "omp")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(conv, "run", lambda report: report.void.append("these differ"))
+    with pytest.raises(typer.Exit) as done:
+        command.main(command.What.conv, threads=threads)
+    assert done.value.exit_code == 1
+
+
+def test_malloc_is_tuned_by_starting_anew_once(monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execve", lambda program, arguments, settings: started.append(settings))
+    command._with_malloc_tuned()
+    (settings,) = started
+    assert int(settings["MALLOC_TRIM_THRESHOLD_"]) > 1 << 30
+    monkeypatch.setattr(os, "environ", settings)
+    command._with_malloc_tuned()
+    assert len(started) == 1
 
 
 def test_the_roofline_is_drawn(tmp_path, monkeypatch):
