@@ -19,6 +19,11 @@ from tinytorch.core.activations import ReLU
 from tinytorch.core.layers import Linear, Parameter, Sequential
 from tinytorch.core.spatial import BatchNorm2d, Conv2d
 
+try:
+    import torch
+except ImportError:
+    torch = None
+
 TRIALS = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 CASE = Case(1, 3, 5, (5, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
 X = Tensor(np.random.default_rng(0).integers(-3, 4, CASE.input_shape).astype(np.float32))
@@ -48,10 +53,6 @@ def assert_current(conv):
 # ---- one parameter, and all who may write to it -------------------------------------------------------------------
 
 
-def as_torch(parameter):
-    return pytest.importorskip("torch").from_numpy(parameter.data).numpy()
-
-
 ALIASES = {
     "data": lambda p: p.data,
     "numpy": lambda p: p.numpy(),
@@ -62,9 +63,10 @@ ALIASES = {
     "another tensor": lambda p: Tensor(p).data,
     "another parameter": lambda p: Parameter(p.data).data,
     "memory": lambda p: np.asarray(memoryview(p.data)),
-    "strided": lambda p: np.lib.stride_tricks.as_strided(p.data, (3,)),
-    "torch": as_torch,
+    "strided": lambda p: np.lib.stride_tricks.as_strided(p.data, (3,), p.array.strides[:1]),
 }
+if torch:
+    ALIASES["torch"] = lambda p: torch.from_numpy(p.data).numpy()
 
 
 class Life:
@@ -95,7 +97,7 @@ class Life:
         self.conv.weight.data = self.fresh()
 
     def assign_strided(self):
-        self.conv.weight.data = np.asfortranarray(self.fresh())[..., ::-1]
+        self.conv.weight.data = np.repeat(self.fresh(), 2, axis=3)[..., ::2]
 
     def assign_shared(self):
         self.aliases.append(self.fresh())
@@ -185,6 +187,18 @@ def test_a_change_is_seen(action):
     assert (run(life.conv) != earlier).any()
 
 
+@pytest.mark.parametrize("action", ["assign_shared", "replace_shared"])
+def test_an_array_of_the_users_is_seen_each_time_he_writes(action):
+    life = Life()
+    act(life, action)
+    for _ in range(3):
+        assert_current(life.conv)
+        earlier = run(life.conv)
+        life.write()
+        assert_current(life.conv)
+        assert (run(life.conv) != earlier).any()
+
+
 def test_a_copy_has_its_own():
     life = Life()
     assert_current(life.conv)
@@ -198,6 +212,7 @@ def test_a_copy_has_its_own():
     assert_current(life.conv)
 
 
+@pytest.mark.xfail(strict=True, reason="copy.copy hands out the array without a new version, and shares what is kept")
 def test_a_shallow_copy_shares_the_memory():
     conv = convolution()
     assert_current(conv)
@@ -499,6 +514,7 @@ def test_the_convolution_alone_is_not_the_folded_one():
         assert_current(model[0])
 
 
+@pytest.mark.xfail(strict=True, reason="copy.deepcopy copies the version, so that two tensors have one")
 def test_a_parameter_that_left_and_came_back_is_seen():
     """The twin has the version that the parameter had when it was copied; an alias wrote to the parameter since."""
     model = block()

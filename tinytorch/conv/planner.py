@@ -18,7 +18,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinytorch.conv import direct, fft, im2col, loops, measured
+from tinytorch.conv import depthwise, direct, fft, im2col, loops, measured
 from tinytorch.conv.estimate import steps
 from tinytorch.conv.finish import PLAIN, Finish
 from tinytorch.conv.pack import empty_channels_last
@@ -40,7 +40,7 @@ class Algorithm(Protocol):
     def weight_grad(self, problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray: ...
 
 
-_MODULES = (direct, Winograd(4), Winograd(2), im2col, fft, loops)
+_MODULES = (depthwise, direct, Winograd(4), Winograd(2), im2col, fft, loops)
 ALGORITHMS = {module.name: cast(Algorithm, module) for module in _MODULES}
 
 # Largest error of a float32 result over the largest result, for operands that are not chosen to be bad. The others sum

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,8 +101,8 @@ class _Vectors:
         """a·b + c; one rounding where the CPU has such an instruction, two where it has not."""
         return self._call("fmuladd", [a, b, c], self.type)
 
-    def prefetch(self, pointer: ir.Value, to_write: int = 0) -> None:
-        flags = [ir.Constant(ir.IntType(32), value) for value in (to_write, 3, 1)]
+    def prefetch(self, pointer: ir.Value, to_write: int = 0, level: int = 3) -> None:
+        flags = [ir.Constant(ir.IntType(32), value) for value in (to_write, level, 1)]
         where = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [where.type, *(flag.type for flag in flags)])
         self.builder.call(
@@ -424,6 +425,129 @@ def _transposed(v: _Vectors, lines: list[ir.Value]) -> list[ir.Value]:
     return lines
 
 
+# ---- the strip ----------------------------------------------------------------------------------------------------
+
+_STRIP_NUMBERS = ("c_l", "c_p", "a_l", "a_x", "a_o", "b_o", "b_m")
+_STRIP_OPERANDS = ("c", "d", "a", "b", "e", "sizes", "bounds", "n_o", "n_m", "lanes", "lines", "pixels")
+_MOST_PIXELS = 8  # as many independent sums hide the adder's latency
+
+
+class _Strip:
+    """Lines of pixels being written: some pixels at a time, down all lines, and of those one vector after the other.
+
+    ``kind`` tells whether weights get gradients, whether E is added to sums, and whether the last vector may be short;
+    ``row`` the number of taps in a row (0: any), and how many pixels of A lie from output to output and from tap to
+    tap. So a pixel of A that several outputs meet is loaded once for all of them.
+    """
+
+    def __init__(self, vectors: _Vectors, kind: Sequence[int], row: Sequence[int], operands: dict[str, ir.Value]):
+        self.v, self.builder, self.operands = vectors, vectors.builder, operands
+        self.gradient, self.adds, self.masked = kind
+        self.taps, self.stride, self.hop = row
+        values = [self.builder.load(self.builder.gep(operands["sizes"], [_int(k)])) for k in range(len(_STRIP_NUMBERS))]
+        self.size = dict(zip(_STRIP_NUMBERS, values, strict=True))
+
+    def write(self) -> None:
+        left, line = self.operands["pixels"], [self.operands[name] for name in "cae"]
+        for pixels in range(_MOST_PIXELS, 0, -1):  # whole pieces of a line, then what is left of it
+            with _loop(self.builder, self.builder.sdiv(left, _int(pixels)), line) as (_, piece):
+                down = list(piece)
+                with _loop(self.builder, self.operands["lines"], down) as (_, moving):
+                    self._channels(pixels, *moving)
+                    moving[:] = [self._on(p, size) for p, size in zip(moving, ("c_l", "a_l", "c_l"), strict=True)]
+                steps = ("c_p", pixels), ("a_x", pixels * self.stride), ("c_p", pixels)
+                piece[:] = [self._on(p, *step) for p, step in zip(piece, steps, strict=True)]
+            left = self.builder.srem(left, _int(pixels))
+
+    def _channels(self, pixels: int, c: ir.Value, a: ir.Value, e: ir.Value) -> None:
+        lanes, width = self.operands["lanes"], _int(self.v.width)
+        vectors = self.builder.sdiv(self.builder.add(lanes, _int(self.v.width - 1)), width)
+        b, d = self.operands["b"], self.operands["d"]
+        with _loop(self.builder, vectors, []) as (index, _):
+            at = self.builder.mul(index, width)
+            mask = self.v.mask(self.builder.sub(lanes, at)) if self.masked else None
+            c, a, e, b, d = (self.builder.gep(pointer, [at]) for pointer in (c, a, e, b, d))
+            outputs, extras = (self._places(pointer, "c_p", range(pixels)) for pointer in (c, e))
+            if self.taps and pixels == _MOST_PIXELS:
+                self._look_ahead(outputs, a)
+            if self.gradient:
+                self._gradients(outputs, [a, b], mask)
+            else:
+                self._sums(outputs, extras, d, [a, b], mask)
+
+    def _sums(self, outputs, extras, d, start, mask) -> None:  # type: ignore[no-untyped-def]
+        """C = clip(D + Σ A · B + E) of some pixels and one vector."""
+        state = [*[self.v.load(d, mask)] * len(outputs), *start]
+        with self._each_row(state) as row:
+            weights = [self.v.load(pointer, mask) for pointer in self._weights(row[-1])]
+            for pointer, pairs in self._sources(row[-2], len(outputs)):
+                x = self.v.load(pointer, mask)
+                for r, tap in pairs:
+                    row[r] = self.v.multiply_add(x, weights[tap], row[r])
+        bounds = [self.v.splat(self.builder.load(self.builder.gep(self.operands["bounds"], [_int(k)]))) for k in (0, 1)]
+        for y, output, extra in zip(state, outputs, extras, strict=False):
+            y = self.builder.fadd(y, self.v.load(extra, mask)) if self.adds else y
+            self.v.store(self.v.clip(y, *bounds), output, mask)
+
+    def _gradients(self, outputs, start, mask) -> None:  # type: ignore[no-untyped-def]
+        """B += Σ A · C of some pixels and one vector."""
+        gradients = [self.v.load(pointer, mask) for pointer in outputs]
+        with self._each_row(start) as row:
+            weights = self._weights(row[-1])
+            totals = [self.v.load(pointer, mask) for pointer in weights]
+            for pointer, pairs in self._sources(row[-2], len(outputs)):
+                x = self.v.load(pointer, mask)
+                for r, tap in pairs:
+                    totals[tap] = self.v.multiply_add(x, gradients[r], totals[tap])
+            for pointer, total in zip(weights, totals, strict=True):
+                self.v.store(total, pointer, mask)
+
+    @contextmanager
+    def _each_row(self, state: list[ir.Value]) -> Iterator[list[ir.Value]]:
+        """Go through the rows of taps; the last two values of the state point into A and B."""
+        with _loop(self.builder, self.operands["n_o"], state) as (_, row):
+            a, b = row[-2:]
+            if self.taps:
+                yield row
+            else:
+                with _loop(self.builder, self.operands["n_m"], row) as (_, tap):
+                    yield tap
+                    tap[-2:] = self._on(tap[-2], "a_x", self.hop), self._on(tap[-1], "b_m")
+            row[-2:] = self._on(a, "a_o"), self._on(b, "b_o")
+
+    def _sources(self, a: ir.Value, pixels: int) -> list[tuple[ir.Value, list[tuple[int, int]]]]:
+        """The pixels of A that a row of taps meets, each with the outputs and taps that meet there."""
+        met: dict[int, list[tuple[int, int]]] = {}
+        for r, tap in itertools.product(range(pixels), range(max(self.taps, 1))):
+            met.setdefault(r * self.stride + tap * self.hop, []).append((r, tap))
+        return list(zip(self._places(a, "a_x", sorted(met)), (met[place] for place in sorted(met)), strict=True))
+
+    def _weights(self, b: ir.Value) -> list[ir.Value]:
+        return self._places(b, "b_m", range(max(self.taps, 1)))
+
+    def _places(self, pointer: ir.Value, size: str, places: Sequence[int]) -> list[ir.Value]:
+        """Addresses at multiples of a stride, each from the one before: a single register serves them all."""
+        found, last = [], 0
+        for place in places:
+            pointer, last = self._on(pointer, size, place - last), place
+            found.append(pointer)
+        return found
+
+    def _on(self, pointer: ir.Value, size: str, times: int = 1) -> ir.Value:
+        return self.builder.gep(pointer, [self.builder.mul(self.size[size], _int(times))])
+
+    def _look_ahead(self, outputs: list[ir.Value], a: ir.Value) -> None:
+        """Fetch into the second-level cache what the line after the next will read first: its last rows of taps."""
+        new = min(self.stride, self.taps)  # as in lines of pixels, so from line to line
+        rows = self.builder.mul(self.size["a_o"], self.builder.sub(self.operands["n_o"], _int(new)))
+        first = self.builder.gep(self._on(a, "a_l", 2), [rows])
+        for row in self._places(first, "a_o", range(new)):
+            for pointer, _ in self._sources(row, len(outputs)):
+                self.v.prefetch(pointer, level=2)
+        for pointer in outputs if self.gradient else []:
+            self.v.prefetch(self._on(pointer, "c_l", 2), level=2)
+
+
 # ---- compiled functions, and calling them -------------------------------------------------------------------------
 
 
@@ -562,6 +686,38 @@ def address_of_move(vectors: int, masked: int, width: int, itemsize: int) -> int
 
     _kept.append(move)
     return int(move.address)
+
+
+@intrinsic(prefer_literal=True)
+def _strip_body(typing_context, gradient, adds, masked, taps, stride, hop, width, itemsize, operands):  # type: ignore[no-untyped-def]
+    """The body of one strip function; all but the operands are constants."""
+    kinds = (gradient, adds, masked, taps, stride, hop, width, itemsize)
+    *constants, n_width, size = (kind.literal_value for kind in kinds)
+    signature = types.void(*kinds, operands)
+
+    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        named = dict(zip(_STRIP_OPERANDS, cgutils.unpack_tuple(builder, values[-1]), strict=True))
+        _Strip(_Vectors(builder, n_width, size), constants[:3], constants[3:], named).write()
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def address_of_strip(kind: tuple[int, int, int], row: tuple[int, int, int], width: int, itemsize: int) -> int:
+    """Compile one kind of ``strip``, or load it from disk."""
+    number, index = _pointer_types(itemsize)
+    gradient, adds, masked = kind
+    taps, stride, hop = row
+    digest = DIGEST
+
+    @jit.entry(types.void(*[number] * 5, index, number, *[types.int64] * 5))
+    def strip(c, d, a, b, e, sizes, bounds, n_o, n_m, lanes, lines, pixels):  # type: ignore[no-untyped-def]
+        digest  # noqa: B018  as above
+        operands = (c, d, a, b, e, sizes, bounds, n_o, n_m, lanes, lines, pixels)
+        _strip_body(gradient, adds, masked, taps, stride, hop, width, itemsize, operands)  # type: ignore[call-arg]
+
+    _kept.append(strip)
+    return int(strip.address)
 
 
 @intrinsic

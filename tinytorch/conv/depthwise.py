@@ -1,0 +1,308 @@
+"""Depthwise convolution: every channel by itself, a vector of channels at a time.
+
+There is little to compute for each number that is read, so nothing is copied: the outputs of an image are cut into
+patches, each of which meets the same taps of the kernel. The inside of the image is one; its borders and corners,
+where some taps lie outside, are others. With stride s an input gradient has such patches for s phases per axis, as in
+``walk.py``. A strip (``kernels/strip.py``) computes a patch along its longer side.
+
+Where a channel has several outputs, the input is read as if each channel were there as often.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+from numba import prange
+
+from tinytorch.conv.finish import PLAIN, Finish
+from tinytorch.conv.pack import channels_last, empty_channels_last, pixels, taps_in_line
+from tinytorch.conv.problem import Axis, ConvProblem, Direction
+from tinytorch.conv.walk import table_of
+from tinytorch.conv.weights import Weights
+from tinytorch.kernels import jit, memory
+from tinytorch.kernels.strip import NUMBERS, strip, strip_of
+from tinytorch.kernels.target import l2_bytes, target
+
+name = "depthwise"
+
+_MOST_VECTORS = 16  # of the channels that are computed together: few enough that a kernel's rows stay in the L1 cache
+
+
+def refuses(problem: ConvProblem, direction: Direction) -> str | None:
+    """Why this algorithm can't, or None."""
+    if problem.dims == 3:
+        return "its patches have 1 or 2 spatial dimensions, not 3"
+    if problem.groups != problem.ci or problem.groups == 1:
+        return f"it needs groups of one input channel, and more than one group, not {problem.groups} of {problem.ci}"
+    return None
+
+
+def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
+    """Output (n, co, …) of input (n, ci, …)."""
+    y = empty_channels_last(problem.output_shape, x.dtype)
+    plan = _plan(problem, "forward", x.itemsize, jit.workers(), finish.residual is not None)
+    _run(plan, _repeated(x, problem), _taps(weights), y, finish)
+    return y
+
+
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
+    """Gradient of the input; that of a channel with several outputs is the sum of what they make of it."""
+    each = empty_channels_last((problem.n, problem.co, *problem.input_shape[2:]), dy.dtype)
+    _run(_plan(problem, "input_grad", dy.itemsize, jit.workers()), dy, _taps(weights), each)
+    if problem.co == problem.ci:
+        return each
+    dx = empty_channels_last(problem.input_shape, dy.dtype)
+    pixels(dx)[...] = sum(_by_turn(each, problem))
+    return dx
+
+
+def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Gradient of the weight; where threads share the images, their sums are added in order."""
+    plan = _plan(problem, "weight_grad", dy.itemsize, jit.workers())
+    count = math.prod(problem.weight_shape)
+    sums = memory.apart(plan.shares, count, dy.dtype, memory.zeros)
+    _run(plan, _repeated(x, problem), sums, dy)
+    total = sums[0, :count] if plan.shares == 1 else sums[:, :count].sum(axis=0)
+    return np.moveaxis(total.reshape(*problem.weight_shape[2:], 1, problem.co), (-1, -2), (0, 1))
+
+
+def _run(plan: _Plan, source: np.ndarray, weights: np.ndarray, out: np.ndarray, finish: Finish = PLAIN) -> None:
+    line, out_line = (pixels(channels_last(array)).reshape(-1) for array in (source, out))
+    jit.run(
+        _run_strips, line, weights, finish.starts(out.shape[1], out.dtype), finish.extra(out_line), out_line,
+        plan.patches, plan.bands, plan.numbers, finish.bounds(out.dtype), plan.work,
+    )  # fmt: skip
+
+
+def _taps(weights: Weights) -> np.ndarray:
+    """The weights as (1, taps · co)."""
+    return weights.form(taps_in_line).reshape(1, -1)
+
+
+def _repeated(x: np.ndarray, problem: ConvProblem) -> np.ndarray:
+    """The input with each channel as often as it has outputs."""
+    if problem.co == problem.ci:
+        return x
+    repeated = empty_channels_last((problem.n, problem.co, *x.shape[2:]), x.dtype)
+    for copy in _by_turn(repeated, problem):
+        copy[...] = pixels(x)
+    return repeated
+
+
+def _by_turn(array: np.ndarray, problem: ConvProblem) -> np.ndarray:
+    """View of channels-last (n, co, …) as (co / ci, n, …, ci): first all input channels' first outputs."""
+    return np.moveaxis(pixels(array).reshape(problem.n, *array.shape[2:], problem.ci, -1), -1, 0)
+
+
+# ---- what meets what ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Outputs of one axis that meet the same taps.
+
+    ``count`` outputs from ``output`` on meet ``taps`` taps from ``tap`` on, the first of them at pixel ``place`` of
+    the source; the `_Way` tells the distances.
+    """
+
+    output: int
+    place: int
+    tap: int
+    taps: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the outputs of one axis meet the source: forward or, from output gradient to input gradient, backward."""
+
+    axis: Axis
+    backward: bool
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Pixels of the source, and outputs."""
+        return (self.axis.out, self.axis.size) if self.backward else (self.axis.size, self.axis.out)
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """From one output of a run to the next: pixels of the source, and outputs."""
+        return (1, self.axis.stride) if self.backward else (self.axis.stride, 1)
+
+    @property
+    def hops(self) -> tuple[int, int]:
+        """From one tap that is met to the next: pixels of the source, and taps."""
+        if not self.backward:
+            return self.axis.dilation, 1
+        taps = self.axis.stride // math.gcd(self.axis.stride, self.axis.dilation)
+        return taps * self.axis.dilation // self.axis.stride, -taps
+
+    def runs(self, first: int, last: int) -> list[_Run]:
+        """Cover the outputs from ``first`` to ``last``, phase by phase."""
+        _, step = self.steps
+        starts = range(first, min(first + step, last))
+        return [run for start in starts for run in self._phase(range(start, last, step))]
+
+    def _phase(self, outputs: range) -> Iterator[_Run]:
+        """Cut the outputs where a tap begins or ceases to meet the source."""
+        (size, _), (step, _) = self.sizes, self.steps
+        met = self._met(outputs[0])
+        cuts = {-((place - edge) // step) for _, place in met for edge in (0, size)}
+        inner = sorted(cut for cut in cuts if 0 < cut < len(outputs))
+        for start, stop in itertools.pairwise([0, *inner, len(outputs)]):
+            inside = [(tap, place + start * step) for tap, place in met if 0 <= place + start * step < size]
+            tap, place = inside[0] if inside else (0, 0)
+            yield _Run(outputs[start], place, tap, len(inside), stop - start)
+
+    def _met(self, output: int) -> list[tuple[int, int]]:
+        """The taps and the pixels where they meet the source, in order of the pixels, as if it had no borders."""
+        axis = self.axis
+        if not self.backward:
+            return [(tap, output * axis.stride - axis.before + tap * axis.dilation) for tap in range(axis.kernel)]
+        places = [(tap, output + axis.before - tap * axis.dilation) for tap in reversed(range(axis.kernel))]
+        return [(tap, place // axis.stride) for tap, place in places if place % axis.stride == 0]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Both axes of an image, and its channels."""
+
+    height: _Way
+    width: _Way
+    lanes: int
+
+    @property
+    def elements(self) -> tuple[int, int]:
+        """Of the source, and of the outputs."""
+        heights, widths = self.height.sizes, self.width.sizes
+        return heights[0] * widths[0] * self.lanes, heights[1] * widths[1] * self.lanes
+
+    def numbers(self, across: bool) -> list[int]:
+        """The numbers of strips whose lines run along the width or, not ``across``, along the height."""
+        line, other = (self.width, self.height) if across else (self.height, self.width)
+        (a_x, a_o), (c_p, c_l), (b_m, b_o) = self._strides[:, ::-1] if across else self._strides
+        named = {
+            "c_l": c_l * other.steps[1], "c_p": c_p * line.steps[1], "a_l": a_o * other.steps[0], "a_x": a_x,
+            "a_o": a_o * other.hops[0], "b_o": b_o * other.hops[1], "b_m": b_m * line.hops[1],
+        }  # fmt: skip
+        return [named[number] for number in NUMBERS]
+
+    def patches(self, first: int, last: int, strip_of: Callable[..., int]) -> list[dict[str, int]]:
+        """Cover the rows of outputs from ``first`` to ``last``."""
+        runs = itertools.product(self.height.runs(first, last), self.width.runs(0, self.width.sizes[1]))
+        return [self._patch(rows, columns, strip_of) for rows, columns in runs]
+
+    def _patch(self, rows: _Run, columns: _Run, strip_of: Callable[..., int]) -> dict[str, int]:
+        """Where rows and columns cross; its lines run along the longer side."""
+        across = columns.count >= rows.count
+        line, other, way = (columns, rows, self.width) if across else (rows, columns, self.height)
+        starts = [(rows.place, columns.place), (rows.output, columns.output), (rows.tap, columns.tap)]
+        source, out, tap = (self._strides * starts).sum(axis=1)
+        return {
+            "source": source, "out": out, "tap": tap, "n_o": other.taps, "n_m": line.taps, "lines": other.count,
+            "pixels": line.count, "which": strip_of(line.taps, way.steps[0], way.hops[0]),
+            "numbers": across * len(NUMBERS),
+        }  # fmt: skip
+
+    @property
+    def _strides(self) -> np.ndarray:
+        """Elements from row to row and from pixel to pixel, of the source, the outputs, and the weights."""
+        widths = (*self.width.sizes, self.width.axis.kernel)
+        return np.array([(width * self.lanes, self.lanes) for width in widths])
+
+
+# ---- plans --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """How the work of one direction is cut.
+
+    Parameters
+    ----------
+    work
+        Images, parts of the channels, vectors, lanes of a vector, channels, elements of an image of the source and of
+        the outputs, threads.
+    patches
+        One row of named integers for each; places count elements.
+    bands
+        Where the patches of each band of rows start, and where the last of them end.
+    numbers
+        The numbers of strips along the height, then of those along the width.
+    shares
+        Sets of sums of a weight gradient.
+    """
+
+    work: tuple[int, ...]
+    patches: np.ndarray
+    bands: np.ndarray
+    numbers: np.ndarray
+    shares: int
+
+
+@lru_cache(maxsize=1024)
+def _plan(problem: ConvProblem, direction: Direction, itemsize: int, workers: int, adds: bool = False) -> _Plan:
+    height, width = (_Way(axis, direction == "input_grad") for axis in (*problem.axes, Axis(1, 1))[:2])
+    image, vector = _Image(height, width, problem.co), target().lanes(itemsize)
+    vectors = -(-problem.co // vector)
+    parts = -(-vectors // _MOST_VECTORS)
+    bands = _bands(sum(image.elements) * itemsize // parts, problem.n * parts, workers)
+    rows = [height.sizes[1] * band // bands for band in range(bands + 1)]
+    strips = partial(
+        strip_of, masked=problem.co % vector > 0, dtype=np.dtype(f"f{itemsize}"), adds=adds,
+        gradient=direction == "weight_grad",
+    )  # fmt: skip
+    patches = [image.patches(first, last, strips) for first, last in itertools.pairwise(rows)]
+    return _Plan(
+        (problem.n, parts, vectors, vector, problem.co, *image.elements, workers),
+        np.concatenate([table_of(**patch) for patch in itertools.chain(*patches)]).view(np.recarray),
+        np.cumsum([0, *map(len, patches)]),
+        np.array(image.numbers(across=False) + image.numbers(across=True)),
+        1 if parts % workers == 0 else workers,
+    )
+
+
+def _bands(part_bytes: int, parts: int, workers: int) -> int:
+    """Bands of rows that each part of an image is cut into: small enough for the cache, and enough for every thread."""
+    bands = -(-part_bytes // (l2_bytes() // 4))
+    return bands if parts >= 4 * workers or parts % workers == 0 else -(-bands // workers) * workers
+
+
+# ---- running them -------------------------------------------------------------------------------------------------
+
+
+@jit.parallel
+def _run_strips(source, weights, starts, extra, out, patches, bands, numbers, bounds, work):  # type: ignore[no-untyped-def]
+    """All directions; ``out`` is the outputs or, for a weight gradient, their gradient."""
+    images, parts, vectors, width, all_lanes, source_image, out_image, workers = work
+    for thread in prange(workers):
+        worker = np.int64(thread)
+        taps = weights[worker % len(weights)]
+        areas = images * (len(bands) - 1)
+        for task in range(areas * parts * worker // workers, areas * parts * (worker + 1) // workers):
+            part, image, band = task // areas, task % areas // (len(bands) - 1), task % (len(bands) - 1)
+            lane = vectors * part // parts * width
+            lanes = min(all_lanes, vectors * (part + 1) // parts * width) - lane
+            for p in range(bands[band], bands[band + 1]):
+                patch = patches[p]
+                out_at = image * out_image + patch.out + lane
+                strip(
+                    patch.which,
+                    (out, out_at),
+                    (starts, lane),
+                    (source, image * source_image + patch.source + lane),
+                    (taps, patch.tap + lane),
+                    (extra, out_at),
+                    (numbers, patch.numbers),
+                    (bounds, 2),
+                    patch.n_o,
+                    patch.n_m,
+                    lanes,
+                    patch.lines,
+                    patch.pixels,
+                )
