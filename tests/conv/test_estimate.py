@@ -68,6 +68,7 @@ def test_more_images_take_longer_and_more_threads_do_not(problem, direction):
         ("mb8ic3oc64_ih224kh7ph3sh2", "direct"),
         ("mb1ic1oc1_ih4kh3ph1", "direct"),
         ("mb1ic8oc8_ih128kh63ph31", "fft"),
+        ("g144mb8ic144oc144_ih56kh3ph1", "depthwise"),
     ],
 )
 def test_the_clear_cases(text, fastest, direction):
