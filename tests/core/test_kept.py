@@ -212,7 +212,6 @@ def test_a_copy_has_its_own():
     assert_current(life.conv)
 
 
-@pytest.mark.xfail(strict=True, reason="copy.copy hands out the array without a new version, and shares what is kept")
 def test_a_shallow_copy_shares_the_memory():
     conv = convolution()
     assert_current(conv)
@@ -514,7 +513,6 @@ def test_the_convolution_alone_is_not_the_folded_one():
         assert_current(model[0])
 
 
-@pytest.mark.xfail(strict=True, reason="copy.deepcopy copies the version, so that two tensors have one")
 def test_a_parameter_that_left_and_came_back_is_seen():
     """The twin has the version that the parameter had when it was copied; an alias wrote to the parameter since."""
     model = block()

@@ -242,6 +242,14 @@ class Tensor:
         out._requires_grad = False
         return out
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which may share the array: what is kept of it stays behind."""
+        self.version = next(_versions)
+        return {name: value for name, value in vars(self).items() if name != "kept"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, version=next(_versions))
+
     # ---- what it is -------------------------------------------------------------------------------------
 
     @property
