@@ -17,7 +17,7 @@ from tests.conv.cases import cases, problem_of
 from tinytorch import Tensor
 from tinytorch.conv import measured, planner
 from tinytorch.conv.problem import DIRECTIONS, ConvProblem
-from tinytorch.core.spatial_ops import conv2d
+from tinytorch.core.conv_ops import conv2d
 
 TRIALS = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

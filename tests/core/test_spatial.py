@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.oracle.gradcheck import check_gradients
 from tests.oracle.torch_twin import compare
 from tinytorch import Tensor, no_grad, use_algorithm
-from tinytorch.core import spatial_ops as ops
 from tinytorch.core.spatial import AdaptiveAvgPool2d, AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d, SimpleCNN
+from tinytorch.nn import functional as ops
 
 TRIALS = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 DTYPES = st.sampled_from([np.float32, np.float64])

@@ -17,9 +17,12 @@ import numpy as np
 from tinytorch.conv.weights import Weights
 from tinytorch.core.activations import ReLU, ReLU6
 from tinytorch.core.autograd import is_recorded
+from tinytorch.core.conv_ops import convolve
+from tinytorch.core.convolution import Conv2d
+from tinytorch.core.images import UNBOUNDED
 from tinytorch.core.layers import Module
-from tinytorch.core.spatial import BatchNorm2d, Conv2d, MaxPool2d
-from tinytorch.core.spatial_ops import UNBOUNDED, convolve
+from tinytorch.core.normalisation import BatchNorm2d
+from tinytorch.core.pooling import MaxPool2d
 from tinytorch.core.tensor import Tensor
 
 

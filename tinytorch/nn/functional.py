@@ -1,5 +1,6 @@
 """Stateless operations, as PyTorch groups them: names only, their homes are in ``tinytorch.core``."""
 
+from tinytorch.core.conv_ops import conv2d
 from tinytorch.core.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -19,7 +20,8 @@ from tinytorch.core.functional import (
     softmax,
     tanh,
 )
-from tinytorch.core.spatial_ops import adaptive_avg_pool2d, avg_pool2d, batch_norm, conv2d, max_pool2d
+from tinytorch.core.norm_ops import batch_norm
+from tinytorch.core.pool_ops import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 
 __all__ = [
     "adaptive_avg_pool2d",
