@@ -282,7 +282,7 @@ def some_squares_fill_no_tile(t):
 
 FORWARD_CUTS = {
     "one square": (plain(1, 3, 5, (1, 1)), 1, None, lambda t: t.squares == 1),
-    "last block of lanes is partial": (plain(1, 5, 70, (7, 9)), 1, None, last_block_is_partial),
+    "last block of lanes is partial": (plain(1, 5, 200, (7, 9)), 1, None, last_block_is_partial),
     "last part is shorter": (plain(1, 9, 11, (18, 26)), 1, 4096, last_part_is_shorter),
     "squares are left over in every part": (plain(1, 9, 40, (18, 26)), 1, 4096, some_squares_fill_no_tile),
     "threads share the lanes": (plain(1, 70, 70, (8, 8)), 2, None, lambda t: t.splits > 1),

@@ -67,13 +67,15 @@ def test_l2_is_half_a_megabyte_where_the_level_has_no_size(monkeypatch, tmp_path
 
 def sizes_that_fit(kind, pixels, vectors):
     """Every size whose sums and shared vectors leave a register free."""
-    sizes = itertools.product(range(1, min(16, pixels) + 1), range(1, min(4, vectors) + 1))
+    sizes = itertools.product(range(1, min(16, pixels) + 1), range(1, min(6, vectors) + 1))
     return [(r, v) for r, v in sizes if r * v + v + 1 <= kind.registers]
 
 
-def steps(size, pixels, vectors):
-    """Cost of a line, tile by tile."""
+def steps(size, pixels, vectors, shares=1):
+    """Cost of a line, tile by tile; that of the largest of so many shares of the vectors, dealt tile by tile."""
     rows, columns = size
+    tiles_across = len(range(0, vectors, columns))
+    vectors = min(vectors, len(range(0, tiles_across, shares)) * columns)
     tiles = [
         (min(rows, pixels - p), min(columns, vectors - v))
         for p in range(0, pixels, rows)
@@ -82,15 +84,16 @@ def steps(size, pixels, vectors):
     return sum(max(r * v, r + v, 8) for r, v in tiles)
 
 
+@pytest.mark.parametrize("shares", [1, 2, 5])
 @pytest.mark.parametrize("itemsize", [4, 8])
 @pytest.mark.parametrize("kind", [AVX512, AVX2, GENERIC], ids=lambda kind: kind.name)
-def test_tile_is_the_cheapest_that_fits_the_registers(monkeypatch, itemsize, kind):
+def test_tile_is_the_cheapest_that_fits_the_registers(monkeypatch, itemsize, kind, shares):
     monkeypatch.setattr(cpu, "target", lambda: kind)
     for pixels, channels in itertools.product((1, 2, 3, 7, 13, 14, 16, 28, 33, 56, 112), (1, 3, 16, 33, 64, 200)):
         vectors = -(-channels // kind.lanes(itemsize))
-        chosen = cpu.tile_shape.__wrapped__(pixels, channels, itemsize)
+        chosen = cpu.tile_shape.__wrapped__(pixels, channels, itemsize, shares)
         allowed = sizes_that_fit(kind, pixels, vectors)
-        cost = {size: steps(size, pixels, vectors) for size in allowed}
+        cost = {size: steps(size, pixels, vectors, shares) for size in allowed}
         assert chosen in allowed
         assert cost[chosen] == min(cost.values())
         assert chosen[0] * chosen[1] == max(r * v for r, v in allowed if cost[r, v] == cost[chosen])

@@ -227,7 +227,7 @@ class _Plan:
     ----------
     work
         Images, parts of the channels, vectors, lanes of a vector, channels, elements of an image of the source and of
-        the outputs, threads.
+        the outputs, threads, and whether the threads share the channels and not the pixels.
     patches
         One row of named integers for each; places count elements.
     bands
@@ -251,19 +251,21 @@ def _plan(problem: ConvProblem, direction: Direction, itemsize: int, workers: in
     image, vector = _Image(height, width, problem.co), target().lanes(itemsize)
     vectors = -(-problem.co // vector)
     parts = -(-vectors // _MOST_VECTORS)
-    bands = _bands(sum(image.elements) * itemsize // parts, problem.n * parts, workers)
+    sums = direction == "weight_grad"
+    by_channels = sums and parts % workers == 0  # outputs: no, neighbouring channels share cache lines
+    bands = _bands(sum(image.elements) * itemsize // parts, problem.n * parts if by_channels else problem.n, workers)
     rows = [height.sizes[1] * band // bands for band in range(bands + 1)]
     strips = partial(
         strip_of, masked=problem.co % vector > 0, dtype=np.dtype(f"f{itemsize}"), adds=adds,
-        gradient=direction == "weight_grad",
+        gradient=sums,
     )  # fmt: skip
     patches = [image.patches(first, last, strips) for first, last in itertools.pairwise(rows)]
     return _Plan(
-        (problem.n, parts, vectors, vector, problem.co, *image.elements, workers),
+        (problem.n, parts, vectors, vector, problem.co, *image.elements, workers, int(by_channels)),
         np.concatenate([table_of(**patch) for patch in itertools.chain(*patches)]).view(np.recarray),
         np.cumsum([0, *map(len, patches)]),
         np.array(image.numbers(across=False) + image.numbers(across=True)),
-        1 if parts % workers == 0 else workers,
+        1 if by_channels else workers,
     )
 
 
@@ -279,13 +281,14 @@ def _bands(part_bytes: int, parts: int, workers: int) -> int:
 @jit.parallel
 def _run_strips(source, weights, starts, extra, out, patches, bands, numbers, bounds, work):  # type: ignore[no-untyped-def]
     """All directions; ``out`` is the outputs or, for a weight gradient, their gradient."""
-    images, parts, vectors, width, all_lanes, source_image, out_image, workers = work
+    images, parts, vectors, width, all_lanes, source_image, out_image, workers, by_channels = work
     for thread in prange(workers):
         worker = np.int64(thread)
         taps = weights[worker % len(weights)]
         areas = images * (len(bands) - 1)
         for task in range(areas * parts * worker // workers, areas * parts * (worker + 1) // workers):
-            part, image, band = task // areas, task % areas // (len(bands) - 1), task % (len(bands) - 1)
+            part, area = (task // areas, task % areas) if by_channels else (task % parts, task // parts)
+            image, band = area // (len(bands) - 1), area % (len(bands) - 1)
             lane = vectors * part // parts * width
             lanes = min(all_lanes, vectors * (part + 1) // parts * width) - lane
             for p in range(bands[band], bands[band + 1]):

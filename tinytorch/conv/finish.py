@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from tinytorch.conv.pack import channels_last, pixels
 
 
-@dataclass(frozen=True, eq=False)
-class Finish:
+class Finish(NamedTuple):
     """``y = clip(convolution + bias + residual, floor, ceiling)``; NaN stays NaN.
 
     Parameters

@@ -60,11 +60,16 @@ def _transpose_images(which, source, sink, sizes):  # type: ignore[no-untyped-de
 
 def pixels(array: np.ndarray) -> np.ndarray:
     """View of (n, c, …) as (n, …, c)."""
-    return array.transpose(0, *range(2, array.ndim), 1)
+    return array.transpose(_CHANNELS_LAST[array.ndim])
 
 
 def _channels_second(array: np.ndarray) -> np.ndarray:
-    return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+    return array.transpose(_CHANNELS_SECOND[array.ndim])
+
+
+# By number of axes; looked up at every call.
+_CHANNELS_LAST = {ndim: (0, *range(2, ndim), 1) for ndim in range(2, 6)}
+_CHANNELS_SECOND = {ndim: (0, ndim - 1, *range(1, ndim - 1)) for ndim in range(2, 6)}
 
 
 def taps(weight: np.ndarray) -> np.ndarray:

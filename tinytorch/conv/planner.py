@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -49,8 +49,7 @@ _ERROR = {"winograd": 1e-5, "winograd2": 2e-6, "fft": 2e-6}
 _DIRECT_ERROR = 1e-6
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """What a caller asks of the planner.
 
     Parameters
@@ -69,7 +68,7 @@ class Wish:
     measure: bool = False
 
 
-_told: ContextVar[Wish] = ContextVar("tinytorch_algorithm", default=Wish())  # noqa: B039  it is frozen
+_told: ContextVar[Wish] = ContextVar("tinytorch_algorithm", default=Wish())  # noqa: B039  it does not change
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ def _measure(problem: ConvProblem, direction: Direction, itemsize: int, workers:
 def told(algorithm: str | None = None) -> Wish:
     """What `use_algorithm` asks for in this thread; ``algorithm``, if given, stands before it."""
     wish = _told.get()
-    return wish if algorithm is None else replace(wish, algorithm=algorithm)
+    return wish if algorithm is None else wish._replace(algorithm=algorithm)
 
 
 def check_known(name: str) -> None:

@@ -208,17 +208,27 @@ class _Area:
         }  # fmt: skip
 
 
-_ALIAS = 4096  # bytes; pixels at a multiple of it share a few lines of a first-level cache
+# Bytes; pixels at a multiple of it share a few lines of a first-level cache: too few for the rows of a tile, and sooner
+# for the many pixels that a weight gradient sums over.
+_ALIAS, _ALIAS_OF_SUMS = 4096, 2048
 
 
 def _area(  # type: ignore[no-untyped-def]
-    problem: ConvProblem, source, rows: _Taps, cols: _Taps, tile_rows: int, budget: int, itemsize: int, workers: int
+    problem: ConvProblem,
+    source,
+    rows: _Taps,
+    cols: _Taps,
+    tile_rows: int,
+    budget: int,
+    itemsize: int,
+    workers: int,
+    too_regular: int = _ALIAS,
 ) -> _Area:
     """Cut an image into bands and strips that are at most ``budget`` bytes large, and enough for every thread."""
     channels = problem.ci // problem.groups
-    alias = (cols.step * source[2] * itemsize) % _ALIAS == 0 and problem.co // problem.groups > 32
+    alias = (cols.step * source[2] * itemsize) % too_regular == 0 and problem.co // problem.groups > 32
     in_place = problem.groups == 1 and rows.inside(source[0]) and cols.inside(source[1]) and not alias
-    pixel = source[2] if in_place else channels + (16 if channels * itemsize % _ALIAS == 0 else 0)
+    pixel = source[2] if in_place else channels + (16 if channels * itemsize % too_regular == 0 else 0)
     whole = _Area(rows, cols, source, channels, in_place, rows.count, cols.count, pixel)
     row_bytes = whole.window(cols, cols.count)[0] * pixel * itemsize * whole.window(rows, 1)[1]
     bands = _bands(problem.n, rows.count, row_bytes, budget, workers)
@@ -245,10 +255,13 @@ def _sweep(  # type: ignore[no-untyped-def]
     rows, cols = taps
     out_line, out_pixel, out_image = sink
     channels, lanes = problem.ci // problem.groups, problem.co // problem.groups
-    tile_rows, vectors = tile_shape(cols.count, lanes, itemsize)
+    # Where the weights are larger than the images, threads that share the weights read less than threads that share the
+    # images, and each reads its weights once.
+    by_lanes = math.prod(problem.weight_shape) > problem.n * math.prod(source)
+    tile_rows, vectors = tile_shape(cols.count, lanes, itemsize, workers if by_lanes else 1)
     block = vectors * target().lanes(itemsize)
     blocks = -(-lanes // block)
-    area = _area(problem, source, rows, cols, tile_rows, l2_bytes() // 4, itemsize, workers)
+    area = _area(problem, source, rows, cols, tile_rows, l2_bytes() // 4, itemsize, 1 if by_lanes else workers)
     bands, strips = -(-rows.count // area.band_rows), -(-cols.count // area.strip_cols)
     whole_lines = cols.hop == 1 and cols.tap_step == 1 and area.pixel == channels
     n_m, n_i = (1, cols.taps * channels) if whole_lines else (cols.taps, channels)
@@ -270,7 +283,7 @@ def _sweep(  # type: ignore[no-untyped-def]
         band_rows=area.band_rows,
         strips=strips,
         strip_cols=area.strip_cols,
-        splits=_splits(problem, area, bands * strips, blocks, itemsize, workers),
+        splits=min(workers, blocks) if by_lanes or problem.n * bands * strips * problem.groups < workers else 1,
         rows=rows.count,
         cols=cols.count,
         lanes=lanes,
@@ -290,20 +303,6 @@ def _sweep(  # type: ignore[no-untyped-def]
         out_image=out_image,
     )
     return Walk(table, _forms(reduction, cols.stride * out_pixel, n_i, chunk, adds), block, area.scratch)
-
-
-def _splits(problem: ConvProblem, area: _Area, areas: int, blocks: int, itemsize: int, workers: int) -> int:
-    """Shares of the blocks of lanes that different threads take.
-
-    Where the weights are larger than the images, threads that share the weights read less than threads that share
-    the images.
-    """
-    units = problem.n * areas * problem.groups
-    return min(workers, blocks) if _weights_are_more(problem, area) or units < workers else 1
-
-
-def _weights_are_more(problem: ConvProblem, area: _Area) -> bool:
-    return math.prod(problem.weight_shape) > problem.n * math.prod(area.source)
 
 
 def _chunk(length: int, bytes_each: int) -> int:
@@ -373,7 +372,9 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     rows, cols = _forward_taps(height), _forward_taps(width)
     channels, lanes = problem.ci // problem.groups, problem.co // problem.groups
     budget = min(l2_bytes() // 4, _SUMMED_PIXELS * problem.ci * itemsize * height.stride * width.stride)
-    area = _area(problem, (height.size, width.size, problem.ci), rows, cols, 1, budget, itemsize, workers)
+    area = _area(
+        problem, (height.size, width.size, problem.ci), rows, cols, 1, budget, itemsize, workers, _ALIAS_OF_SUMS
+    )
     bands, strips = -(-rows.count // area.band_rows), -(-cols.count // area.strip_cols)
     in_line = width.dilation == 1 and area.pixel == channels
     lines, line_rows = (1, width.kernel * channels) if in_line else (width.kernel, channels)

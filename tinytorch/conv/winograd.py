@@ -188,7 +188,7 @@ def _sweep_plan(  # type: ignore[no-untyped-def]
     squares = images * math.prod(-(-size // m) for size in sink[:2])
     shared_weights = n * n * depth * lanes > images * math.prod(source)
     squares_each = _squares_each(squares, n * n * itemsize * (depth + 2 * width), 1 if shared_weights else workers)
-    rows, vectors = tile_shape(squares_each, lanes, itemsize)
+    rows, vectors = tile_shape(squares_each, lanes, itemsize, workers if shared_weights else 1)
     block, row = vectors * width, _row(depth, itemsize)
     blocks, parts = -(-lanes // block), -(-squares // squares_each)
     left = lanes % block

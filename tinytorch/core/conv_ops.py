@@ -6,7 +6,7 @@ backward needs is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,8 +68,7 @@ def conv2d(
     return convolve(x, weight, bias, Convolution(stride, padding, dilation, groups, algorithm))
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(NamedTuple):
     """The options of `conv2d`, by their names there."""
 
     stride: Pair = 1
@@ -104,7 +103,7 @@ def convolve(
     """
     _check_operands(x, weight, bias)
     inputs = [tensor for tensor in (x, weight, bias, residual) if tensor is not None]
-    dtype = np.result_type(x.dtype, weight.dtype)
+    dtype = np.promote_types(x.dtype, weight.dtype)
     recorded = is_recorded(inputs)
     images = channels_last(x.array.astype(dtype, copy=False))
     weights = weights or weights_of(weight, dtype, recorded)

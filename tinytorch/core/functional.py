@@ -174,7 +174,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         If the shapes do not fit.
     """
     _check_linear(x, weight, bias)
-    dtype = np.result_type(x.dtype, weight.dtype)
+    dtype = np.promote_types(x.dtype, weight.dtype)
     pixels = _as_pixels(x.array.astype(dtype, copy=False))
     recorded = is_recorded([x, weight] if bias is None else [x, weight, bias])
     weights = weights_of(weight, dtype, recorded)

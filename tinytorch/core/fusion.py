@@ -51,10 +51,14 @@ def conv_block(
     -------
     Tensor, shape (N, C_out, H_out, W_out)
     """
-    parts = [(conv, (Conv2d,)), (norm, (BatchNorm2d,)), (activation, tuple(_BOUNDS)), (pool, (MaxPool2d,))]
-    if not all(part is None or is_plain(part, *kinds) for part, kinds in parts):
-        return _composed(x, conv, norm, activation, residual, pool)
-    return _fused(x, cast(Conv2d, conv), cast(BatchNorm2d, norm), activation, residual, cast(MaxPool2d, pool))
+    if (
+        is_plain(conv, Conv2d)
+        and (norm is None or is_plain(norm, BatchNorm2d))
+        and (activation is None or is_plain(activation, *_BOUNDS))
+        and (pool is None or is_plain(pool, MaxPool2d))
+    ):
+        return _fused(x, cast(Conv2d, conv), cast(BatchNorm2d, norm), activation, residual, cast(MaxPool2d, pool))
+    return _composed(x, conv, norm, activation, residual, pool)
 
 
 def _fused(

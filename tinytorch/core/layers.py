@@ -400,31 +400,36 @@ class Sequential(Module):
         If something else is passed.
     """
 
-    _cut: tuple[list[Module], list[Callable[[Tensor], Tensor]]] = ([], [])
+    _runs: list[Callable[[Tensor], Tensor]] | None = None
 
     def __init__(self, *modules: Any) -> None:
-        self._cut = [], []  # present from the start: another thread may be walking over vars(self) when it is set
+        self._runs = None  # present from the start: another thread may be walking over vars(self) when it is set
         named = modules[0] if len(modules) == 1 and isinstance(modules[0], dict) else dict(enumerate(modules))
         for name, module in named.items():
             self.add_module(str(name), module)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        vars(self)["_runs"] = None
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._runs = None
 
     def _layers(self) -> dict[str, Module]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Module)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Pass `x` through all modules."""
-        for run in self._runs():
+        for run in self._runs or self._cut():
             x = run(x)
         return x
 
-    def _runs(self) -> list[Callable[[Tensor], Tensor]]:
-        """The modules, cut into what is computed at once; cut anew when they are others than last time."""
-        modules, (before, runs) = list(self._layers().values()), self._cut
-        if modules != before:
-            from tinytorch.core import fusion  # which imports this file
+    def _cut(self) -> list[Callable[[Tensor], Tensor]]:
+        """The modules, cut into what is computed at once; kept until a module comes or goes."""
+        from tinytorch.core import fusion  # which imports this file
 
-            runs = fusion.runs(modules)
-            self._cut = modules, runs
+        vars(self)["_runs"] = runs = fusion.runs(self)
         return runs
 
     def append(self, module: Module) -> Sequential:

@@ -179,12 +179,22 @@ class _Tile:
         with _loop(self.builder, tiles, moving) as (_, values):
             c, d, a, b, e = values
             following = self.builder.gep(a, [self.size["a_t"]])
+            self._fetch(c, "c_row", to_write=1)
+            with _loop(self.builder, self.size["n_e"], []):
+                self._fetch(e, "e_row")
             state = [*self._block(d, "d_row"), a, b, following]
             self._nest(state, "omi")
             self._finish(state[:-3], c, e, floor, ceiling)
             steps = {0: "c_t", 1: "d_t", 2: "a_t", 4: "c_t"}
             for k, name in steps.items():
                 values[k] = self.builder.gep(values[k], [self.size[name]])
+
+    def _fetch(self, pointer: ir.Value, stride: str, to_write: int = 0) -> None:
+        """Call for what the end of the tile needs, so that it comes while the sums are made."""
+        for row in self._row_pointers(pointer, stride):
+            for k, mask in enumerate(self.masks):
+                if mask is None:  # short rows share cache lines
+                    self.v.prefetch(self.v.at(row, k), to_write)
 
     def _finish(self, sums: list[ir.Value], c: ir.Value, e: ir.Value, floor: ir.Value, ceiling: ir.Value) -> None:
         with _loop(self.builder, self.size["n_e"], sums) as (_, values):

@@ -6,6 +6,7 @@ Numba's own view of the CPU counts (``NUMBA_CPU_FEATURES`` included), since that
 from __future__ import annotations
 
 import itertools
+import math
 import platform
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,19 +87,21 @@ def l2_bytes() -> int:
 
 
 @lru_cache(maxsize=4096)
-def tile_shape(pixels: int, channels: int, itemsize: int) -> tuple[int, int]:
+def tile_shape(pixels: int, channels: int, itemsize: int, shares: int = 1) -> tuple[int, int]:
     """Rows and vectors of the register tile that wastes least on a line of ``pixels`` × ``channels`` outputs.
 
     A tile of ``rows × vectors`` does that many multiply-adds a step and loads ``rows`` broadcasts and ``vectors``
     vectors for them; with fewer than eight independent sums the adder's latency shows. What is left at the end of the
-    line and of the channels gets a smaller tile. The cheapest cover wins, then the largest tile.
+    line and of the channels gets a smaller tile. The cheapest cover wins, then the largest tile. Where threads share
+    the channels, by whole tiles, it is that of the thread with the largest of so many shares.
     """
     cpu = target()
     needed = -(-channels // cpu.lanes(itemsize))
 
     def steps(shape: tuple[int, int]) -> tuple[int, int]:
         rows, vectors = shape
-        covers = itertools.product(cover(pixels, rows), cover(needed, vectors))
+        largest = math.ceil(math.ceil(needed / vectors) / shares) * vectors
+        covers = itertools.product(cover(pixels, rows), cover(min(largest, needed), vectors))
         return sum(m * n * max(r * v, r + v, 8) for (m, r), (n, v) in covers), -rows * vectors
 
     return min(_shapes(cpu, pixels, needed), key=steps)
@@ -109,14 +112,14 @@ def cover(length: int, piece: int) -> list[tuple[int, int]]:
     return [(count, size) for count, size in ((length // piece, piece), (1, length % piece)) if count and size]
 
 
-_MOST_ROWS = 16
+_MOST_ROWS, _MOST_VECTORS = 16, 6
 
 
 def _shapes(cpu: Target, pixels: int, vectors_needed: int) -> list[tuple[int, int]]:
     """Tiles whose sums and vectors fit the registers, with one to spare."""
     return [
         (rows, vectors)
-        for vectors in range(1, min(4, vectors_needed) + 1)
+        for vectors in range(1, min(_MOST_VECTORS, vectors_needed) + 1)
         for rows in range(1, min(_MOST_ROWS, pixels) + 1)
         if rows * vectors + vectors < cpu.registers
     ]
