@@ -65,7 +65,7 @@ def test_more_images_take_longer_and_more_threads_do_not(problem, direction):
         ("mb8ic256oc256_ih14kh3ph1", "winograd"),
         ("mb8ic64oc256_ih56kh1", "direct"),
         ("mb8ic128oc128_ih56kh3ph1sh2", "direct"),
-        ("mb8ic3oc64_ih224kh7ph3sh2", "direct"),
+        ("mb8ic16oc64_ih224kh7ph3sh2", "direct"),
         ("mb1ic1oc1_ih4kh3ph1", "direct"),
         ("mb1ic8oc8_ih128kh63ph31", "fft"),
         ("g144mb8ic144oc144_ih56kh3ph1", "depthwise"),
@@ -74,6 +74,18 @@ def test_more_images_take_longer_and_more_threads_do_not(problem, direction):
 def test_the_clear_cases(text, fastest, direction):
     made = estimates(ConvProblem.parse(text), direction, 4, 2)
     assert min(made, key=made.get) == fastest
+
+
+@pytest.mark.parametrize("text", ["g32mb4ic128oc128_ih56kh3ph1", "mb4ic4oc4_ih56kh5ph2"])
+def test_few_channels_are_for_vectors_of_pixels(text):
+    for direction in ("forward", "input_grad"):
+        made = estimates(ConvProblem.parse(text), direction, 4, 2)
+        assert min(made, key=made.get) == "planar"
+
+
+def test_an_upsampling_to_an_image_is_for_vectors_of_pixels():
+    made = estimates(ConvProblem.parse("mb4ic3oc64_ih128kh4ph1sh2"), "input_grad", 4, 2)
+    assert min(made, key=made.get) == "planar"
 
 
 def test_loops_are_the_last_choice():

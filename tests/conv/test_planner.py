@@ -45,12 +45,18 @@ def test_prefers_the_fast_kernel():
     assert planner.plan(FLAT).algorithm == "direct"
 
 
-def test_falls_to_the_next_that_accepts_and_says_why():
+def test_says_why_others_are_passed_over():
     plan = planner.plan(DEEP)
-    assert plan.algorithm == "im2col"
-    assert dict(plan.reasons)["direct"].startswith("refused: the stride tables cover 1 and 2")
-    assert str(plan).splitlines()[0].endswith(": im2col")
+    assert plan.algorithm == "direct"
+    assert dict(plan.reasons)["winograd"] == "refused: it is made for kernels of 3×3, not 1×3×3"
+    assert str(plan).splitlines()[0].endswith(": direct")
     assert len(str(plan).splitlines()) == 1 + len(planner.ALGORITHMS)
+
+
+@TRIALS
+@given(cases(max_dims=3), st.sampled_from(DIRECTIONS))
+def test_nobody_gets_the_loops_or_a_matrix_of_windows_by_default(case, direction):
+    assert planner.plan(problem_of(case), direction).algorithm not in ("loops", "im2col")
 
 
 def test_named_algorithm_runs():
@@ -60,7 +66,7 @@ def test_named_algorithm_runs():
 
 def test_named_algorithm_that_refuses_is_an_error():
     with pytest.raises(
-        ValueError, match=r"algorithm 'loops' refuses the forward of .*not 3; use one of \['im2col', 'fft'\]"
+        ValueError, match=r"algorithm 'loops' refuses the forward of .*not 3; use one of \['direct', 'im2col', 'fft'\]"
     ):
         planner.plan(DEEP, "forward", "loops")
 
@@ -71,7 +77,7 @@ def test_unknown_algorithm_names_the_near_one():
     with (
         pytest.raises(
             ValueError,
-            match=r"algorithm must be one of \['depthwise', 'direct', 'winograd', 'winograd2', 'im2col', 'fft', 'loops'\], got 'x'",
+            match=r"algorithm must be one of \['depthwise', 'direct', 'planar', 'winograd', 'winograd2', 'im2col', 'fft', 'loops'\], got 'x'",
         ),
         planner.use_algorithm("x"),
     ):
@@ -87,6 +93,38 @@ def test_use_algorithm_nests_and_ends():
             assert planner.plan(FLAT).algorithm == "direct"
         assert planner.plan(FLAT, algorithm="im2col").algorithm == "im2col"
     assert planner.plan(FLAT).algorithm == "direct"
+
+
+def test_directions_are_told_apart():
+    with planner.use_algorithm({"forward": "loops", "weight_grad": "fft"}):
+        assert [planner.plan(FLAT, d).algorithm for d in DIRECTIONS] == ["loops", "direct", "fft"]
+        assert planner.plan(FLAT, algorithm={"input_grad": "im2col"}).algorithm == "loops"
+        assert planner.plan(FLAT, "input_grad", {"input_grad": "im2col"}).algorithm == "im2col"
+        with planner.use_algorithm({"weight_grad": "im2col"}):
+            assert [planner.plan(FLAT, d).algorithm for d in DIRECTIONS] == ["direct", "direct", "im2col"]
+
+
+def test_a_transposed_convolutions_wish_is_turned():
+    wish = planner.told({"forward": "loops", "weight_grad": "fft"})
+    assert wish.turned == planner.Wish(by_direction=(("input_grad", "loops"), ("weight_grad", "fft")))
+    assert wish.turned.of("input_grad").algorithm == "loops" and wish.turned.of("forward").algorithm is None
+    assert planner.Wish("loops").turned == planner.Wish("loops")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"input": "direct"}, "algorithm must be given for directions out of ['forward', 'input_grad', 'weight_grad'], got 'input'"),
+        ({"weight_gard": "fft"}, "got 'weight_gard'; did you mean 'weight_grad'?"),
+        ({"forward": "im2cool"}, "got 'im2cool'; did you mean 'im2col'?"),
+        ({"forward": None}, "algorithm must be one of"),
+    ],
+)  # fmt: skip
+def test_unknown_directions_are_refused(choice, message):
+    with pytest.raises(ValueError, match=re.escape(message)), planner.use_algorithm(choice):
+        pass
+    with pytest.raises(ValueError, match=re.escape(message)):
+        planner.plan(FLAT, algorithm=choice)
 
 
 def test_use_algorithm_is_of_one_thread():

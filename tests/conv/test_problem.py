@@ -4,6 +4,7 @@ import re
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.conv.cases import cases, problem_of
 from tinytorch.conv.problem import Axis, ConvProblem
@@ -64,6 +65,45 @@ def test_macs_of_groups():
     assert ConvProblem.parse("g4ic8oc8_ih6kh3").macs == 8 * 4 * 4 * 2 * 9
 
 
+@MANY
+@given(cases(max_dims=3), st.sampled_from(["same", "same_upper", "same_lower"]))
+def test_same_padding_is_the_least_that_gives_so_many_outputs(case, name):
+    """⌈size / stride⌉ of them, counted in windows that start on the image; the halves differ by the odd pixel."""
+    problem = ConvProblem.of(case.input_shape, case.weight_shape, case.stride, name, case.dilation, case.groups)
+    for axis, size in zip(problem.axes, case.size, strict=True):
+        assert axis.out == len(range(0, size, axis.stride))
+        total = axis.before + axis.after
+        assert total == 0 or Axis(size, axis.kernel, axis.stride, total - 1, 0, axis.dilation).out < axis.out
+        assert (axis.before - axis.after if name == "same_lower" else axis.after - axis.before) in (0, 1)
+
+
+@MANY
+@given(cases(max_dims=3))
+def test_a_transposed_problem_leads_back(case):
+    """From what a convolution makes of an image, to that image, if its size is asked for."""
+    problem = problem_of(case)
+    options = (case.stride, case.padding, 0, case.dilation, case.groups)
+    back, beyond = ConvProblem.transposed(problem.output_shape, problem.weight_shape, *options, case.size)
+    assert back.input_shape == problem.input_shape and back.output_shape == problem.output_shape
+    assert set(beyond) == {(0, 0)}
+
+
+def test_pixels_beyond_an_endless_input_are_those_that_reach_the_output():
+    _, beyond = ConvProblem.transposed((1, 1, 4, 4), (1, 1, 5, 2), (2, 1), (0, 1), endless=True)
+    assert beyond == ((2, 2), (0, 0))
+
+
+def test_zeros_follow_an_input_whose_output_goes_on_for_a_stride():
+    problem, beyond = ConvProblem.transposed((1, 1, 4), (1, 1, 2), output_padding=2, dilation=3)
+    assert beyond == ((0, 2),) and problem.input_shape == (1, 1, 9) and problem.output_shape == (1, 1, 6)
+
+
+def test_a_padded_problem_makes_the_same_outputs():
+    problem = ConvProblem.parse("mb2_ic3oc4_ih9iw7kh3kw2sh2ph0-1pw1dh1")
+    assert problem.padded.output_shape == problem.output_shape
+    assert problem.padded.input_shape == (2, 3, 10, 9) and all(axis.before == 0 for axis in problem.padded.axes)
+
+
 def test_same_padding_splits_unevenly_behind():
     assert ConvProblem.of((1, 1, 5, 5), (1, 1, 2, 3), padding="same").axes == (
         Axis(5, 2, 1, 0, 1),
@@ -101,8 +141,7 @@ def of(input_shape=(1, 4, 8, 8), weight_shape=(6, 4, 3, 3), **options):
         (of(stride=0), "stride must be positive, got 0"),
         (of(stride=(1, 2, 3)), "stride must be one integer or 2 (height, width), got (1, 2, 3)"),
         (of(padding=-1), "padding must be zero or more, got -1"),
-        (of(padding="full"), "padding must be integers, 'same' or 'valid', got 'full'"),
-        (of(padding="same", stride=2), "padding='same' keeps the size and so needs stride 1"),
+        (of(padding="full"), "padding must be integers, 'same', 'same_upper', 'same_lower' or 'valid', got 'full'"),
         (of(padding=((1, 1),)), "padding must give a (before, after) pair for each of 2 axes"),
         (of(dilation=0), "dilation must be positive, got 0"),
     ],

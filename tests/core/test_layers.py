@@ -8,7 +8,7 @@ import pytest
 
 from tests.oracle.torch_twin import compare
 from tinytorch.core import activations, random
-from tinytorch.core.layers import Dropout, Flatten, Identity, Linear, Module, Parameter, Sequential
+from tinytorch.core.layers import Flatten, Identity, Linear, Module, Parameter, Sequential
 from tinytorch.core.tensor import Tensor
 
 
@@ -299,15 +299,6 @@ def test_linear_initialisation():
 def test_linear_sizes(sizes):
     with pytest.raises(ValueError, match="features must be a positive integer"):
         Linear(*sizes)
-
-
-def test_dropout_only_in_training():
-    layer, x = Dropout(0.5), Tensor(np.ones(1000, np.float32))
-    assert (layer(x).numpy() == 0).any()
-    assert layer.eval()(x) is x
-    assert repr(layer) == "Dropout(p=0.5)"
-    with pytest.raises(ValueError, match="p must be a probability between 0 and 1, got 2"):
-        Dropout(2)
 
 
 def test_flatten_and_identity():

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tinytorch.core import random, training
 from tinytorch.core.activations import ReLU
 from tinytorch.core.dataloader import DataLoader, TensorDataset
-from tinytorch.core.layers import Dropout, Linear, Module, Parameter, Sequential
+from tinytorch.core.layers import Linear, Module, Parameter, Sequential
 from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.optimizers import SGD, AdamW
+from tinytorch.core.regularisation import Dropout
 from tinytorch.core.tensor import Tensor
 from tinytorch.core.training import Observer, Trainer
 

@@ -5,6 +5,9 @@ patches, each of which meets the same taps of the kernel. The inside of the imag
 where some taps lie outside, are others. With stride s an input gradient has such patches for s phases per axis, as in
 ``walk.py``. A strip (``kernels/strip.py``) computes a patch along its longer side.
 
+Where images have a depth, each plane of outputs meets some planes of the input, one after the other; from the second on
+a strip adds to what the plane of outputs holds.
+
 Where a channel has several outputs, the input is read as if each channel were there as often.
 """
 
@@ -19,7 +22,7 @@ from functools import lru_cache, partial
 import numpy as np
 from numba import prange
 
-from tinytorch.conv.finish import PLAIN, Finish
+from tinytorch.conv.finish import PLAIN, Finish, zeros
 from tinytorch.conv.pack import channels_last, empty_channels_last, pixels, taps_in_line
 from tinytorch.conv.problem import Axis, ConvProblem, Direction
 from tinytorch.conv.walk import table_of
@@ -35,8 +38,6 @@ _MOST_VECTORS = 16  # of the channels that are computed together: few enough tha
 
 def refuses(problem: ConvProblem, direction: Direction) -> str | None:
     """Why this algorithm can't, or None."""
-    if problem.dims == 3:
-        return "its patches have 1 or 2 spatial dimensions, not 3"
     if problem.groups != problem.ci or problem.groups == 1:
         return f"it needs groups of one input channel, and more than one group, not {problem.groups} of {problem.ci}"
     return None
@@ -50,15 +51,17 @@ def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finis
     return y
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
     """Gradient of the input; that of a channel with several outputs is the sum of what they make of it."""
     each = empty_channels_last((problem.n, problem.co, *problem.input_shape[2:]), dy.dtype)
-    _run(_plan(problem, "input_grad", dy.itemsize, jit.workers()), dy, _taps(weights), each)
-    if problem.co == problem.ci:
+    alone = problem.co == problem.ci
+    plan = _plan(problem, "input_grad", dy.itemsize, jit.workers(), alone and finish.residual is not None)
+    _run(plan, dy, _taps(weights), each, finish if alone else PLAIN)
+    if alone:
         return each
     dx = empty_channels_last(problem.input_shape, dy.dtype)
     pixels(dx)[...] = sum(_by_turn(each, problem))
-    return dx
+    return finish.apply(dx)
 
 
 def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
@@ -74,8 +77,9 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
 def _run(plan: _Plan, source: np.ndarray, weights: np.ndarray, out: np.ndarray, finish: Finish = PLAIN) -> None:
     line, out_line = (pixels(channels_last(array)).reshape(-1) for array in (source, out))
     jit.run(
-        _run_strips, line, weights, finish.starts(out.shape[1], out.dtype), finish.extra(out_line), out_line,
-        plan.patches, plan.bands, plan.numbers, finish.bounds(out.dtype), plan.work,
+        _run_strips, line, weights, finish.starts(out.shape[1], out.dtype), zeros(out.shape[1], out.dtype),
+        finish.extra(out_line), out_line, plan.planes, plan.patches, plan.bands, plan.numbers, finish.bounds(out.dtype),
+        plan.work,
     )  # fmt: skip
 
 
@@ -148,6 +152,15 @@ class _Way:
         starts = range(first, min(first + step, last))
         return [run for start in starts for run in self._phase(range(start, last, step))]
 
+    def places(self) -> np.ndarray:
+        """For every output the place of the first tap that it meets, that tap, and how many taps it meets."""
+        place, output = self.steps
+        table = np.empty((self.sizes[1], 3), np.int64)
+        for run in self.runs(0, self.sizes[1]):
+            for k in range(run.count):
+                table[run.output + k * output] = run.place + k * place, run.tap, run.taps
+        return table
+
     def _phase(self, outputs: range) -> Iterator[_Run]:
         """Cut the outputs where a tap begins or ceases to meet the source."""
         (size, _), (step, _) = self.sizes, self.steps
@@ -170,7 +183,7 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Image:
-    """Both axes of an image, and its channels."""
+    """Height and width of an image, or of a plane, and its channels."""
 
     height: _Way
     width: _Way
@@ -178,7 +191,7 @@ class _Image:
 
     @property
     def elements(self) -> tuple[int, int]:
-        """Of the source, and of the outputs."""
+        """Of a plane of the source, and of the outputs."""
         heights, widths = self.height.sizes, self.width.sizes
         return heights[0] * widths[0] * self.lanes, heights[1] * widths[1] * self.lanes
 
@@ -192,21 +205,25 @@ class _Image:
         }  # fmt: skip
         return [named[number] for number in NUMBERS]
 
-    def patches(self, first: int, last: int, strip_of: Callable[..., int]) -> list[dict[str, int]]:
-        """Cover the rows of outputs from ``first`` to ``last``."""
+    def patches(self, first: int, last: int, *strips_of: Callable[..., int]) -> list[dict[str, int]]:
+        """Cover the rows of outputs from ``first`` to ``last``; strips are of the first tap along the depth, and of
+        later ones.
+        """
         runs = itertools.product(self.height.runs(first, last), self.width.runs(0, self.width.sizes[1]))
-        return [self._patch(rows, columns, strip_of) for rows, columns in runs]
+        return [self._patch(rows, columns, *strips_of) for rows, columns in runs]
 
-    def _patch(self, rows: _Run, columns: _Run, strip_of: Callable[..., int]) -> dict[str, int]:
+    def _patch(
+        self, rows: _Run, columns: _Run, strip_of: Callable[..., int], later_of: Callable[..., int]
+    ) -> dict[str, int]:
         """Where rows and columns cross; its lines run along the longer side."""
         across = columns.count >= rows.count
         line, other, way = (columns, rows, self.width) if across else (rows, columns, self.height)
         starts = [(rows.place, columns.place), (rows.output, columns.output), (rows.tap, columns.tap)]
         source, out, tap = (self._strides * starts).sum(axis=1)
+        row = line.taps, way.steps[0], way.hops[0]
         return {
             "source": source, "out": out, "tap": tap, "n_o": other.taps, "n_m": line.taps, "lines": other.count,
-            "pixels": line.count, "which": strip_of(line.taps, way.steps[0], way.hops[0]),
-            "numbers": across * len(NUMBERS),
+            "pixels": line.count, "which": strip_of(*row), "later": later_of(*row), "numbers": across * len(NUMBERS),
         }  # fmt: skip
 
     @property
@@ -226,8 +243,11 @@ class _Plan:
     Parameters
     ----------
     work
-        Images, parts of the channels, vectors, lanes of a vector, channels, elements of an image of the source and of
-        the outputs, threads, and whether the threads share the channels and not the pixels.
+        Images, parts of the channels, vectors, lanes of a vector, channels, elements of a plane of the source and of
+        the outputs, threads, whether they share the channels and not the pixels; planes of the source, from one tap
+        along the depth to the next: planes, weights.
+    planes
+        For every plane of the outputs the first plane that it meets, the tap that does it, and how many do.
     patches
         One row of named integers for each; places count elements.
     bands
@@ -239,6 +259,7 @@ class _Plan:
     """
 
     work: tuple[int, ...]
+    planes: np.ndarray
     patches: np.ndarray
     bands: np.ndarray
     numbers: np.ndarray
@@ -247,21 +268,29 @@ class _Plan:
 
 @lru_cache(maxsize=1024)
 def _plan(problem: ConvProblem, direction: Direction, itemsize: int, workers: int, adds: bool = False) -> _Plan:
-    height, width = (_Way(axis, direction == "input_grad") for axis in (*problem.axes, Axis(1, 1))[:2])
+    one, gradient = Axis(1, 1), direction == "weight_grad"
+    axes = ((one,) * (problem.dims < 3) + problem.axes + (one,))[:3]
+    depth, height, width = (_Way(axis, direction == "input_grad") for axis in axes)
     image, vector = _Image(height, width, problem.co), target().lanes(itemsize)
     vectors = -(-problem.co // vector)
-    parts = -(-vectors // _MOST_VECTORS)
-    sums = direction == "weight_grad"
-    by_channels = sums and parts % workers == 0  # outputs: no, neighbouring channels share cache lines
-    bands = _bands(sum(image.elements) * itemsize // parts, problem.n * parts if by_channels else problem.n, workers)
+    parts, planes = -(-vectors // _MOST_VECTORS), depth.places()
+    by_channels = gradient and parts % workers == 0  # outputs: no, neighbouring channels share cache lines
+    pieces = problem.n * len(planes) * (parts if by_channels else 1)
+    bands = _bands(sum(image.elements) * itemsize // parts, pieces, workers)
     rows = [height.sizes[1] * band // bands for band in range(bands + 1)]
-    strips = partial(
-        strip_of, masked=problem.co % vector > 0, dtype=np.dtype(f"f{itemsize}"), adds=adds,
-        gradient=sums,
+    strips = partial(strip_of, masked=problem.co % vector > 0, dtype=np.dtype(f"f{itemsize}"), gradient=gradient)
+    several = axes[0].kernel > 1 and not gradient
+    of_taps = [partial(strips, adds=adds), partial(strips, adds=adds or several)]
+    patches = [image.patches(first, last, *of_taps) for first, last in itertools.pairwise(rows)]
+    hop, tap_hop = depth.hops
+    plane_taps = axes[1].kernel * axes[2].kernel * problem.co
+    work = (
+        problem.n, parts, vectors, vector, problem.co, *image.elements, workers, int(by_channels),
+        depth.sizes[0], hop, tap_hop, plane_taps,
     )  # fmt: skip
-    patches = [image.patches(first, last, strips) for first, last in itertools.pairwise(rows)]
     return _Plan(
-        (problem.n, parts, vectors, vector, problem.co, *image.elements, workers, int(by_channels)),
+        work,
+        planes,
         np.concatenate([table_of(**patch) for patch in itertools.chain(*patches)]).view(np.recarray),
         np.cumsum([0, *map(len, patches)]),
         np.array(image.numbers(across=False) + image.numbers(across=True)),
@@ -279,33 +308,41 @@ def _bands(part_bytes: int, parts: int, workers: int) -> int:
 
 
 @jit.parallel
-def _run_strips(source, weights, starts, extra, out, patches, bands, numbers, bounds, work):  # type: ignore[no-untyped-def]
+def _run_strips(  # type: ignore[no-untyped-def]
+    source, weights, starts, nothing, extra, out, planes, patches, bands, numbers, bounds, work
+):
     """All directions; ``out`` is the outputs or, for a weight gradient, their gradient."""
-    images, parts, vectors, width, all_lanes, source_image, out_image, workers, by_channels = work
+    images, parts, vectors, width, all_lanes, source_plane, out_plane, workers, by_channels = work[:9]
+    source_d, hop_d, hop_t, plane_taps = work[9:]
     for thread in prange(workers):
         worker = np.int64(thread)
         taps = weights[worker % len(weights)]
-        areas = images * (len(bands) - 1)
+        areas = images * len(planes) * (len(bands) - 1)
         for task in range(areas * parts * worker // workers, areas * parts * (worker + 1) // workers):
             part, area = (task // areas, task % areas) if by_channels else (task % parts, task // parts)
             image, band = area // (len(bands) - 1), area % (len(bands) - 1)
             lane = vectors * part // parts * width
             lanes = min(all_lanes, vectors * (part + 1) // parts * width) - lane
-            for p in range(bands[band], bands[band + 1]):
-                patch = patches[p]
-                out_at = image * out_image + patch.out + lane
-                strip(
-                    patch.which,
-                    (out, out_at),
-                    (starts, lane),
-                    (source, image * source_image + patch.source + lane),
-                    (taps, patch.tap + lane),
-                    (extra, out_at),
-                    (numbers, patch.numbers),
-                    (bounds, 2),
-                    patch.n_o,
-                    patch.n_m,
-                    lanes,
-                    patch.lines,
-                    patch.pixels,
-                )
+            place, first_tap, met = planes[image % len(planes)]
+            for step in range(max(1, met)):
+                later, last = step > 0, step >= met - 1
+                source_at = (image // len(planes) * source_d + place + step * hop_d) * source_plane + lane
+                taps_at = (first_tap + step * hop_t) * plane_taps + lane
+                for p in range(bands[band], bands[band + 1]):
+                    patch = patches[p]
+                    out_at = image * out_plane + patch.out + lane
+                    strip(
+                        patch.later if later else patch.which,
+                        (out, out_at),
+                        (nothing if later else starts, lane),
+                        (source, source_at + patch.source),
+                        (taps, taps_at + patch.tap),
+                        (out if later else extra, out_at),
+                        (numbers, patch.numbers),
+                        (bounds, 2 * int(last)),
+                        patch.n_o * int(met > 0),
+                        patch.n_m,
+                        lanes,
+                        patch.lines,
+                        patch.pixels,
+                    )

@@ -1,8 +1,9 @@
 """The fast convolution: the register tile, walked over the images by the tables of ``walk.py``.
 
-A thread takes an area (a band of rows, a strip of columns) of one image. What its windows read is copied, with the
-padding around it, into a scratch that stays in the thread's L2 cache; an image without padding is read where it lies.
-For each block of output channels and each chunk of the sum, the tile then sweeps over the area, row by row.
+A thread takes an area (a band of rows, a strip of columns) of one image, or of one plane where images have a depth.
+What its windows read is copied, with the padding around it, into a scratch that stays in the thread's L2 cache; an
+image without padding is read where it lies. For each tap along the depth, each block of output channels and each chunk
+of the sum, the tile then sweeps over the area, row by row.
 """
 
 from __future__ import annotations
@@ -25,9 +26,7 @@ name = "direct"
 
 
 def refuses(problem: ConvProblem, direction: Direction) -> str | None:
-    """Why this algorithm can't, or None."""
-    if problem.dims == 3:
-        return "the stride tables cover 1 and 2 spatial dimensions, not 3"
+    """Why this algorithm can't, or None; it takes every problem."""
     return None
 
 
@@ -39,11 +38,13 @@ def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finis
     return y
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
     """Gradient of the input: the output gradient convolved with the kernel turned by 180°."""
     dx = empty_channels_last(problem.input_shape, dy.dtype)
-    walks = walk.input_grad(problem, dy.itemsize, jit.workers())
-    _sweep(walks, channels_last(dy), (turned_blocks, problem.groups, weights), PLAIN, dx)
+    if walk.has_gaps(problem):
+        finish.fill(dx)
+    walks = walk.input_grad(problem, dy.itemsize, jit.workers(), finish.residual is not None)
+    _sweep(walks, channels_last(dy), (turned_blocks, problem.groups, weights), finish, dx)
     return dx
 
 
@@ -68,12 +69,13 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
     nothing, bounds = zeros(plan.block, dy.dtype), PLAIN.bounds(dy.dtype)
     arrays = _flat(channels_last(x)), _flat(channels_last(dy)), sums, nothing
     jit.run(_sum_areas, *arrays, scratch, plan.table, plan.sizes, bounds)
-    each = sums[:, : math.prod(shape)].reshape(shares, *shape)[..., : problem.co // problem.groups]
-    return _weight_from(problem, each[0] if shares == 1 else each.sum(axis=0))
+    each = sums[:, : math.prod(shape)].reshape(shares, *shape)[..., : plan.table[0].lanes]
+    total = each[0] if shares == 1 else each.sum(axis=0)
+    return _weight_from(problem, total.swapaxes(-1, -2) if plan.table[0].turned else total)
 
 
 def _weight_from(problem: ConvProblem, sums: np.ndarray) -> np.ndarray:
-    """Bring (g, kh · lines, tap rows, lanes) into the shape of the weight; the memory is lanes last."""
+    """Bring (g, kd · kh · lines, tap rows, lanes) into the shape of the weight; the memory is lanes last."""
     _, depth, *kernel = problem.weight_shape
     lanes = problem.co // problem.groups
     by_tap = sums.reshape(problem.groups, *kernel, depth, lanes)
@@ -84,6 +86,15 @@ def _weight_from(problem: ConvProblem, sums: np.ndarray) -> np.ndarray:
 def _flat(array: np.ndarray) -> np.ndarray:
     """Channels-last memory as one line."""
     return pixels(array).reshape(-1)
+
+
+@jit.serial
+def _taps_met(t, front):  # type: ignore[no-untyped-def]
+    """The taps along the depth, from the first to before the last, that meet a plane of the source; ``front`` is where
+    the first tap lies.
+    """
+    first = max(0, -(front // t.hop_d))
+    return first, min(t.taps_d, (t.source_d - front + t.hop_d - 1) // t.hop_d)
 
 
 @jit.serial
@@ -118,43 +129,51 @@ def _sweep_areas(source, weights, starts, extra, out, scratch, table, sizes, bou
         for task in range(areas * t.splits * worker // workers, areas * t.splits * (worker + 1) // workers):
             split, group, strip = task // areas, task % t.groups, task // t.groups % t.strips
             band, image = task // (t.groups * t.strips) % t.bands, task % areas // (t.groups * t.strips * t.bands)
+            volume, plane = image // t.planes, image % t.planes
             row0, col0 = band * t.band_rows, strip * t.strip_cols
             rows, cols = min(t.band_rows, t.rows - row0), min(t.strip_cols, t.cols - col0)
-            image_at = image * t.source_h * t.source_w * t.source_c
-            if t.in_place:
-                area = source
-                area_at = image_at + (t.top + row0 * t.step_h) * t.line + (t.left + col0 * t.step_w) * t.pixel
-            else:
-                area, area_at = scratch[worker], 0
-                _copy_area(source, image_at, t, group, row0, col0, rows, cols, area)
-            corner = image * t.out_image + t.out_at + row0 * t.out_row + col0 * t.out_col + group * t.lanes
-            for b in range(t.blocks * split // t.splits, t.blocks * (split + 1) // t.splits):
-                lanes, lane = min(t.block, t.lanes - b * t.block), b * t.block
-                whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)
-                if b == t.blocks * split // t.splits and b < t.blocks - 1:
-                    whole = t.first
-                for chunk in range(t.chunks):
-                    later, last = int(chunk > 0), int(chunk == t.chunks - 1)
-                    form = (later + 2 * last) * t.form
-                    weights_at = ((group * t.blocks + b) * t.block_taps + t.first_tap + chunk * t.chunk) * t.block
-                    for row in range(rows):
-                        a_at = area_at + row * t.area_h * t.line + chunk * t.chunk
-                        c_at = corner + row * t.out_row + lane
-                        for part in range(2):  # whole tiles, then what is left of the line
-                            col = cols // t.tile_rows * t.tile_rows * part
-                            at = c_at + col * t.out_col
-                            tile(
-                                rest if part else whole,
-                                (out, at),
-                                (out, at) if later else (starts, group * t.lanes + lane),
-                                (area, a_at + col * t.area_w * t.pixel),
-                                (weights, weights_at),
-                                (extra, at),
-                                (sizes, form),
-                                (bounds, 2 * last),
-                                lanes,
-                                int(cols % t.tile_rows > 0) if part else cols // t.tile_rows,
-                            )
+            corner = volume * t.out_image + t.out_at + plane * t.out_plane + row0 * t.out_row + col0 * t.out_col
+            front = t.front + plane * t.step_d
+            first_tap, last_tap = _taps_met(t, front)
+            for tap in range(first_tap, max(first_tap + 1, last_tap)):
+                met = tap < last_tap
+                image_at = (volume * t.source_d + front + tap * t.hop_d) * t.source_h * t.source_w * t.source_c
+                if t.in_place:
+                    area = source
+                    area_at = image_at + (t.top + row0 * t.step_h) * t.line + (t.left + col0 * t.step_w) * t.pixel
+                else:
+                    area, area_at = scratch[worker], 0
+                    if met:
+                        _copy_area(source, image_at, t, group, row0, col0, rows, cols, area)
+                for b in range(t.blocks * split // t.splits, t.blocks * (split + 1) // t.splits):
+                    lanes, lane = min(t.block, t.lanes - b * t.block), group * t.lanes + b * t.block
+                    whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)
+                    if b == t.blocks * split // t.splits and b < t.blocks - 1:
+                        whole = t.first
+                    for chunk in range(t.chunks if met else 1):
+                        later, shorter = int(tap > first_tap or chunk > 0), int(chunk == t.chunks - 1)
+                        last = int(tap >= last_tap - 1 and (shorter or not met))
+                        form = (later + 2 * last + 4 * shorter if met else 8) * t.form
+                        taps = t.first_tap + tap * t.plane_taps + chunk * t.chunk
+                        weights_at = ((group * t.blocks + b) * t.block_taps + taps) * t.block
+                        for row in range(rows):
+                            a_at = area_at + row * t.area_h * t.line + chunk * t.chunk
+                            c_at = corner + row * t.out_row + lane
+                            for part in range(2):  # whole tiles, then what is left of the line
+                                col = cols // t.tile_rows * t.tile_rows * part
+                                at = c_at + col * t.out_col
+                                tile(
+                                    rest if part else whole,
+                                    (out, at),
+                                    (out, at) if later else (starts, lane),
+                                    (area, a_at + col * t.area_w * t.pixel),
+                                    (weights, weights_at),
+                                    (extra, at),
+                                    (sizes, form),
+                                    (bounds, 2 * last),
+                                    lanes,
+                                    int(cols % t.tile_rows > 0) if part else cols // t.tile_rows,
+                                )
 
 
 @jit.parallel
@@ -171,47 +190,56 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
         else:  # each thread sums some of the images
             first_unit, last_unit = units * worker // shares, min(units, units * (worker + 1) // shares)
         into = sums[worker % shares]
-        dy_pixel, copied = t.groups * t.lanes, scratch[worker]
+        copied = scratch[worker]
         size = sizes.copy()
-        per_group = units // t.groups
         for unit in range(first_unit, last_unit if first_block < last_block else first_unit):
-            group, strip = unit // per_group, unit % t.strips
-            band, image = unit // t.strips % t.bands, unit % per_group // (t.strips * t.bands)
+            group, strip = unit % t.groups, unit // t.groups % t.strips
+            band, image = unit // (t.groups * t.strips) % t.bands, unit // (t.groups * t.strips * t.bands)
             row0, col0 = band * t.band_rows, strip * t.strip_cols
             rows, cols = min(t.band_rows, t.rows - row0), min(t.strip_cols, t.cols - col0)
-            image_at = image * t.source_h * t.source_w * t.source_c
-            if t.in_place:
-                area = source
-                area_at = image_at + (t.top + row0 * t.step_h) * t.line + (t.left + col0 * t.step_w) * t.pixel
-            else:
-                area, area_at = copied, 0
-                _copy_area(source, image_at, t, group, row0, col0, rows, cols, area)
-            started = unit > first_unit and unit % per_group > 0
+            started = unit >= first_unit + t.groups
             form = t.form if started else 0
-            size[form + t.at_n_o], size[form + t.at_n_i], size[form + t.at_b_o] = rows, cols, cols * t.block
-            for b in range(first_block, last_block):
-                lanes = min(t.block, t.lanes - b * t.block)
-                whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)
-                dy_at = ((image * t.rows + row0) * t.cols + col0) * dy_pixel + group * t.lanes + b * t.block
-                copy_of = t.copy_rows if b < t.blocks - 1 else t.copy_last
-                for row in range(rows):
-                    here, to = dy_at + row * t.cols * dy_pixel, t.copied + row * cols * t.block
-                    copy_rows(copy_of, (dy, here), dy_pixel, (copied, to), t.block, cols, lanes)
-                for tap in range(t.kernel_h * t.lines):
-                    a_at = area_at + tap // t.lines * t.hop_h + tap % t.lines * t.hop_w
-                    at = (group * t.kernel_h * t.lines + tap) * t.line_rows * t.padded_lanes + b * t.block
-                    for part in range(2):
-                        r = t.line_rows // t.tile_rows * t.tile_rows * part
-                        into_at = at + r * t.padded_lanes
-                        tile(
-                            rest if part else whole,
-                            (into, into_at),
-                            (into, into_at) if started else (zeros, 0),
-                            (area, a_at + r),
-                            (copied, t.copied),
-                            (into, into_at),
-                            (size, form),
-                            (bounds, 0),
-                            lanes,
-                            int(t.line_rows % t.tile_rows > 0) if part else t.line_rows // t.tile_rows,
-                        )
+            size[form + t.at_n_i] = cols
+            if not t.turned:
+                size[form + t.at_b_o] = cols * t.block
+            for tap_d in range(t.taps_d):
+                source_plane = t.front + image % t.planes * t.step_d + tap_d * t.hop_d
+                met = 0 <= source_plane < t.source_d
+                if started and not met:
+                    continue  # before the sums are started, nothing is what they are
+                size[form + t.at_n_o] = rows if met else 0
+                image_at = (image // t.planes * t.source_d + source_plane) * t.source_h * t.source_w * t.source_c
+                if t.in_place:
+                    area = source
+                    area_at = image_at + (t.top + row0 * t.step_h) * t.line + (t.left + col0 * t.step_w) * t.pixel
+                else:
+                    area, area_at = copied, 0
+                    if met:
+                        _copy_area(source, image_at, t, group, row0, col0, rows, cols, area)
+                for b in range(first_block, last_block):
+                    lanes = min(t.block, t.lanes - b * t.block)
+                    whole, rest = (t.whole, t.whole_rest) if b < t.blocks - 1 else (t.last, t.last_rest)
+                    dy_at = ((image * t.rows + row0) * t.cols + col0) * t.dy_pixel + group * t.dy_channels
+                    copy_of = t.copy_rows if b < t.blocks - 1 else t.copy_last
+                    for row in range(0 if t.turned else rows):
+                        here, to = dy_at + b * t.block + row * t.cols * t.dy_pixel, t.copied + row * cols * t.block
+                        copy_rows(copy_of, (dy, here), t.dy_pixel, (copied, to), t.block, cols, lanes)
+                    for tap in range(t.kernel_h * t.lines):
+                        a_at = area_at + tap // t.lines * t.hop_h + tap % t.lines * t.hop_w
+                        line = (group * t.taps_d + tap_d) * t.kernel_h * t.lines + tap
+                        at = line * t.line_rows * t.padded_lanes + b * t.block
+                        for part in range(2):
+                            r = t.line_rows // t.tile_rows * t.tile_rows * part
+                            into_at = at + r * t.padded_lanes
+                            tile(
+                                rest if part else whole,
+                                (into, into_at),
+                                (into, into_at) if started else (zeros, 0),
+                                (dy, dy_at + r) if t.turned else (area, a_at + r),
+                                (area, a_at + b * t.block) if t.turned else (copied, t.copied),
+                                (into, into_at),
+                                (size, form),
+                                (bounds, 0),
+                                lanes,
+                                int(t.line_rows % t.tile_rows > 0) if part else t.line_rows // t.tile_rows,
+                            )

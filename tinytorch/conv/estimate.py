@@ -20,6 +20,8 @@ from tinytorch.kernels.target import cover, l2_bytes, target, tile_shape
 _BYTES_A_STEP = 6  # from memory, for one core
 _CALL = 30  # steps to begin and end a line of tiles, beside loading and storing its sums
 _TRANSFORM = 6  # steps for each vector of a square that is transformed
+_TURN = 1.5  # steps to turn one number from a pixel into a plane, or back
+_PLANES = 20000  # steps to prepare planes for a thread
 _PLANE = 500  # steps to begin the Fourier transform of a plane
 _BLAS = 1.3  # the time of a matrix product by a library, over that of the tile
 _LAUNCH = 8000  # steps to start the threads of a parallel loop, and to prepare it
@@ -45,18 +47,28 @@ def _direct(problem: ConvProblem, direction: Direction, itemsize: int, workers: 
     return problem.groups * lines * _tiles(rows, lanes, depth, itemsize)
 
 
+def _planar(problem: ConvProblem, direction: Direction, itemsize: int, workers: int) -> float:
+    rows, lanes, depth, lines = _matrix(problem, direction)
+    source, sink = map(math.prod, (problem.input_shape, problem.output_shape))
+    if direction == "input_grad":  # every phase turns the output gradient anew
+        source, sink = sink * math.prod(min(axis.kernel, axis.stride) for axis in problem.axes), source
+    turned = _TURN * (source + sink) + _PLANES * workers
+    return problem.groups * _tiles(lanes, rows * lines, depth, itemsize) + turned
+
+
 def _matrix(problem: ConvProblem, direction: Direction) -> tuple[int, int, int, int]:
     """Rows and lanes of the tiles of one group, terms of their sums, and how many such matrices there are."""
-    problem = joined(problem) if problem.dims < 3 else problem
+    problem = joined(problem)
     ci, co = problem.ci // problem.groups, problem.co // problem.groups
-    taps = math.prod(problem.weight_shape[2:])
+    planes, taps = problem.axes[0].kernel, math.prod(problem.weight_shape[2:])
     outputs, width = problem.n * math.prod(problem.output_shape[2:]), problem.axes[-1]
     if direction == "weight_grad":
         return width.kernel * ci, co, outputs, taps // width.kernel
     if direction == "input_grad":
-        inputs = problem.n * math.prod(problem.input_shape[2:])
-        return width.size, ci, co * outputs * taps // inputs, inputs // width.size
-    return width.out, co, ci * taps, outputs // width.out
+        met = [max(1, axis.size * min(axis.kernel, axis.stride) // axis.stride) for axis in problem.axes]
+        inputs = problem.n * math.prod(met)
+        return met[-1], ci, co * outputs * taps // inputs // planes, inputs // met[-1] * planes
+    return width.out, co, ci * taps // planes, outputs // width.out * planes
 
 
 def _tiles(rows: int, lanes: int, depth: int, itemsize: int) -> float:
@@ -110,6 +122,7 @@ def _loops(problem: ConvProblem, direction: Direction, itemsize: int, workers: i
 _ARITHMETIC = {
     "depthwise": _depthwise,
     "direct": _direct,
+    "planar": _planar,
     "winograd": lambda *problem: _winograd(4, *problem),
     "winograd2": lambda *problem: _winograd(2, *problem),
     "im2col": _im2col,

@@ -64,13 +64,13 @@ def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finis
     return finish.apply(y)
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
     """Gradient of the input: X = Y · Wᵀ."""
     dx = empty_channels_last(problem.input_shape, dy.dtype)
     right = _turned(_weight(problem, weights.array))
     if not _multiply(problem, "input_grad", _output(problem, dy), right, _input(problem, dx)):
-        return im2col.input_grad(problem, dy, weights)
-    return dx
+        return im2col.input_grad(problem, dy, weights, finish)
+    return finish.apply(dx)
 
 
 def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:

@@ -43,6 +43,11 @@ class Finish(NamedTuple):
         """No bounds at all, for sums that are not complete; then floor and ceiling."""
         return _bounds(self.floor, self.ceiling, dtype)
 
+    def fill(self, y: np.ndarray) -> None:
+        """Finish a convolution without terms."""
+        pixels(y)[...] = 0
+        self.apply(y)
+
     def apply(self, y: np.ndarray) -> np.ndarray:
         """Finish what a convolution without bias has left in ``y``, in place."""
         if self.bias is not None:

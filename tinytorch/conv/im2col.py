@@ -35,10 +35,10 @@ def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finis
     return finish.apply(_from_rows(problem, y))
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
     """Gradient of the input: multiply back, then add every window's row to the pixels that it was copied from."""
     rows = _to_rows(problem, dy) @ _matrices(problem, weights.array).swapaxes(1, 2)
-    return scatter(problem, rows)
+    return finish.apply(scatter(problem, rows))
 
 
 def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:

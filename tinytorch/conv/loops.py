@@ -51,14 +51,15 @@ def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finis
     return finish.apply(channels_last(output.reshape(problem.output_shape)))
 
 
-def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
+def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
     """Gradient of the input: every output pixel hands its gradient back to the pixels it was made of."""
     dy_4d, weight_4d = _as_2d(dy), _as_2d(weights.array)
     padded = np.zeros(_padded_shape(problem), dy.dtype)
     for (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), (in_h, in_w) in _visits(problem):
         padded[b, first_ch + in_ch, in_h, in_w] += dy_4d[b, out_ch, out_h, out_w] * weight_4d[out_ch, in_ch, k_h, k_w]
     inner = tuple(slice(axis.before, axis.before + axis.size) for axis in problem.axes)
-    return channels_last(padded.reshape(padded.shape[:2] + padded.shape[4 - problem.dims :])[:, :, *inner])
+    dx = channels_last(padded.reshape(padded.shape[:2] + padded.shape[4 - problem.dims :])[:, :, *inner])
+    return finish.apply(dx)
 
 
 def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:

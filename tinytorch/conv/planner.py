@@ -8,7 +8,7 @@ or the call fails with its reason. Nothing is ever swapped silently.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinytorch.conv import depthwise, direct, fft, im2col, loops, measured
+from tinytorch.conv import depthwise, direct, fft, im2col, loops, measured, planar
 from tinytorch.conv.estimate import steps
 from tinytorch.conv.finish import PLAIN, Finish
 from tinytorch.conv.pack import empty_channels_last
-from tinytorch.conv.problem import ConvProblem, Direction
+from tinytorch.conv.problem import DIRECTIONS, ConvProblem, Direction
 from tinytorch.conv.weights import Weights
 from tinytorch.conv.winograd import Winograd
 from tinytorch.kernels import jit
@@ -36,11 +36,15 @@ class Algorithm(Protocol):
 
     def refuses(self, problem: ConvProblem, direction: Direction) -> str | None: ...
     def forward(self, problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray: ...
-    def input_grad(self, problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray: ...
+    def input_grad(
+        self, problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN
+    ) -> np.ndarray: ...
     def weight_grad(self, problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray: ...
 
 
-_MODULES = (depthwise, direct, Winograd(4), Winograd(2), im2col, fft, loops)
+Choice = str | Mapping[Direction, str]  # an algorithm for all directions, or for some of them by name
+
+_MODULES = (depthwise, direct, planar, Winograd(4), Winograd(2), im2col, fft, loops)
 ALGORITHMS = {module.name: cast(Algorithm, module) for module in _MODULES}
 
 # Largest error of a float32 result over the largest result, for operands that are not chosen to be bad. The others sum
@@ -61,11 +65,39 @@ class Wish(NamedTuple):
         accurate as its numbers are); None takes all.
     measure
         Whether algorithms are timed, once for each problem on this machine, instead of estimated.
+    by_direction
+        Other algorithms for some directions: pairs of a direction and a name.
     """
 
     algorithm: str | None = None
     tolerance: float | None = None
     measure: bool = False
+    by_direction: tuple[tuple[Direction, str], ...] = ()
+
+    def of(self, direction: Direction) -> Wish:
+        """What is asked for one direction."""
+        if not self.by_direction:
+            return self
+        return Wish(dict(self.by_direction).get(direction, self.algorithm), self.tolerance, self.measure)
+
+    def naming(self, choice: Choice | None) -> Wish:
+        """The same with other algorithms; a choice by direction leaves those that it does not name."""
+        if choice is None:
+            return self
+        if isinstance(choice, str):
+            return self._replace(algorithm=choice, by_direction=())
+        check_choice(choice)
+        return self._replace(by_direction=tuple({**dict(self.by_direction), **choice}.items()))
+
+    @property
+    def turned(self) -> Wish:
+        """The same for a transposed convolution: its forward is an input gradient, its input gradient a forward."""
+        return self._replace(by_direction=tuple((turned(direction), name) for direction, name in self.by_direction))
+
+
+def turned(direction: Direction) -> Direction:
+    """The direction of a convolution that computes this direction of its transpose."""
+    return {"forward": "input_grad", "input_grad": "forward"}.get(direction, direction)  # type: ignore[return-value]
 
 
 _told: ContextVar[Wish] = ContextVar("tinytorch_algorithm", default=Wish())  # noqa: B039  it does not change
@@ -98,7 +130,7 @@ class Plan:
 def plan(
     problem: ConvProblem,
     direction: Direction = "forward",
-    algorithm: str | None = None,
+    algorithm: Choice | Wish | None = None,
     *,
     tolerance: float | None = None,
     measure: bool = False,
@@ -128,12 +160,13 @@ def plan(
     'im2col'
     """
     _check_tolerance(tolerance)
-    told = _told.get()
-    wish = Wish(algorithm or told.algorithm, tolerance or told.tolerance, measure or told.measure)
+    wish = algorithm if isinstance(algorithm, Wish) else told(algorithm)
+    wish = wish._replace(tolerance=tolerance or wish.tolerance, measure=measure or wish.measure)
     return _chosen(problem, direction, wish, np.dtype(dtype).itemsize)
 
 
 def _chosen(problem: ConvProblem, direction: Direction, wish: Wish, itemsize: int) -> Plan:
+    wish = wish.of(direction)
     if wish.measure and problem.n > 0:
         _measure(problem, direction, itemsize, jit.workers())
     return _plan(problem, direction, wish, itemsize, jit.workers())
@@ -213,18 +246,32 @@ def _measure(problem: ConvProblem, direction: Direction, itemsize: int, workers:
     _plan.cache_clear()
 
 
-def told(algorithm: str | None = None) -> Wish:
+def told(algorithm: Choice | None = None) -> Wish:
     """What `use_algorithm` asks for in this thread; ``algorithm``, if given, stands before it."""
-    wish = _told.get()
-    return wish if algorithm is None else wish._replace(algorithm=algorithm)
+    return _told.get().naming(algorithm)
+
+
+def check_choice(algorithm: Choice) -> None:
+    """Raise unless this names an algorithm, or algorithms by direction."""
+    choice = algorithm if isinstance(algorithm, Mapping) else {DIRECTIONS[0]: algorithm}
+    for direction, name in choice.items():
+        if direction not in DIRECTIONS:
+            raise ValueError(
+                f"algorithm must be given for directions out of {list(DIRECTIONS)}, got {direction!r}"
+                + _near(direction, DIRECTIONS)
+            )
+        check_known(name)
 
 
 def check_known(name: str) -> None:
     """Raise unless there is an algorithm called ``name``."""
     if name not in ALGORITHMS:
-        near = difflib.get_close_matches(str(name), ALGORITHMS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"algorithm must be one of {list(ALGORITHMS)}, got {name!r}{hint}")
+        raise ValueError(f"algorithm must be one of {list(ALGORITHMS)}, got {name!r}{_near(name, ALGORITHMS)}")
+
+
+def _near(name: object, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _check_tolerance(tolerance: float | None) -> None:
@@ -233,7 +280,9 @@ def _check_tolerance(tolerance: float | None) -> None:
 
 
 @contextmanager
-def use_algorithm(name: str | None = None, *, tolerance: float | None = None, measure: bool = False) -> Iterator[None]:
+def use_algorithm(
+    name: Choice | None = None, *, tolerance: float | None = None, measure: bool = False
+) -> Iterator[None]:
     """Within the block, in this thread, convolutions are computed as is asked for here.
 
     The choice is made when the forward runs, and its gradients keep to it.
@@ -241,7 +290,8 @@ def use_algorithm(name: str | None = None, *, tolerance: float | None = None, me
     Parameters
     ----------
     name
-        Algorithm that every convolution uses; None lets the planner choose.
+        Algorithm that every convolution uses, or a dictionary of them by direction ("forward", "input_grad",
+        "weight_grad"; for a transposed convolution these are its own directions); None lets the planner choose.
     tolerance
         Largest error of a float32 result, over the largest result, that is acceptable: 1e-6 keeps all algorithms out
         that do not sum the products themselves.
@@ -251,12 +301,12 @@ def use_algorithm(name: str | None = None, *, tolerance: float | None = None, me
     Raises
     ------
     ValueError
-        If the name is unknown, or the tolerance not positive.
+        If a name or direction is unknown, or the tolerance not positive.
     """
     if name is not None:
-        check_known(name)
+        check_choice(name)
     _check_tolerance(tolerance)
-    token = _told.set(Wish(name, tolerance, measure))
+    token = _told.set(Wish(tolerance=tolerance, measure=measure).naming(name))
     try:
         yield
     finally:
@@ -268,7 +318,7 @@ def forward(
     x: np.ndarray,
     weights: np.ndarray | Weights,
     finish: Finish = PLAIN,
-    algorithm: str | Wish | None = None,
+    algorithm: Choice | Wish | None = None,
 ) -> np.ndarray:
     """Output of a convolution: (n, co, …), channels last in memory."""
     chosen = _algorithm(problem, "forward", algorithm, x)
@@ -278,16 +328,22 @@ def forward(
 
 
 def input_grad(
-    problem: ConvProblem, dy: np.ndarray, weights: np.ndarray | Weights, algorithm: str | Wish | None = None
+    problem: ConvProblem,
+    dy: np.ndarray,
+    weights: np.ndarray | Weights,
+    algorithm: Choice | Wish | None = None,
+    finish: Finish = PLAIN,
 ) -> np.ndarray:
     """Gradient of a convolution's input: (n, ci, …), channels last in memory."""
     chosen = _algorithm(problem, "input_grad", algorithm, dy)
     if problem.n == 0:
         return empty_channels_last(problem.input_shape, dy.dtype)
-    return chosen.input_grad(problem, dy, Weights.of(weights))
+    return chosen.input_grad(problem, dy, Weights.of(weights), finish)
 
 
-def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: str | Wish | None = None) -> np.ndarray:
+def weight_grad(
+    problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: Choice | Wish | None = None
+) -> np.ndarray:
     """Gradient of a convolution's weight: (co, ci/g, …)."""
     chosen = _algorithm(problem, "weight_grad", algorithm, dy)
     if problem.n == 0:
@@ -295,6 +351,8 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: 
     return chosen.weight_grad(problem, x, dy)
 
 
-def _algorithm(problem: ConvProblem, direction: Direction, wanted: str | Wish | None, array: np.ndarray) -> Algorithm:
+def _algorithm(
+    problem: ConvProblem, direction: Direction, wanted: Choice | Wish | None, array: np.ndarray
+) -> Algorithm:
     wish = wanted if isinstance(wanted, Wish) else told(wanted)
     return ALGORITHMS[_chosen(problem, direction, wish, array.itemsize).algorithm]

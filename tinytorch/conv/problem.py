@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -113,6 +113,13 @@ class ConvProblem:
     ) -> ConvProblem:
         """Describe the convolution of an ``(n, ci, …)`` input with ``(co, ci/groups, …)`` weights.
 
+        Parameters
+        ----------
+        padding
+            Pixels: one number, one for each axis, or a (before, after) pair for each axis. ``"valid"`` is none.
+            ``"same"``, ``"same_upper"`` and ``"same_lower"`` give ⌈size / stride⌉ outputs, as XLA and ONNX have it; an
+            odd pixel goes behind the image, with ``"same_lower"`` in front.
+
         Raises
         ------
         ValueError
@@ -123,6 +130,51 @@ class ConvProblem:
             return _problem(tuple(input_shape), tuple(weight_shape), *options, groups)
         except TypeError:  # lists can't be looked up
             return _problem(tuple(input_shape), tuple(weight_shape), *map(_frozen, options), groups)
+
+    @classmethod
+    def transposed(
+        cls,
+        input_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: Padding = 0,
+        output_padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        output_size: Sequence[int] | None = None,
+        endless: bool = False,
+    ) -> tuple[ConvProblem, tuple[tuple[int, int], ...]]:
+        """Describe the transposed convolution of an ``(n, ci, …)`` input with ``(ci, co/groups, …)`` weights.
+
+        Parameters
+        ----------
+        padding
+            Pixels that are cut off the output; ``"same"`` and its kin leave size · stride of them.
+        output_padding
+            Pixels that are added behind, since several sizes of a convolution's input lead to one of its output.
+        output_size
+            Pixels of the output, which then decide about ``output_padding``.
+        endless
+            Whether the input goes on beyond its borders.
+
+        Returns
+        -------
+        problem
+            The convolution whose input gradient this is: it leads from the output's shape back to that of the input.
+        beyond
+            For each axis, pixels that the input needs (before, after) for that; zeros unless ``endless``.
+
+        Raises
+        ------
+        ValueError
+            When the shapes and options have no meaning together; the message names the argument.
+
+        Notes
+        -----
+        Along an axis, size = (input − 1) · stride − padding + dilation · (kernel − 1) + output_padding + 1.
+        """
+        options = map(_frozen, (stride, padding, output_padding, dilation, groups, output_size))
+        return _transposed(tuple(input_shape), tuple(weight_shape), *options, endless)
 
     def __hash__(self) -> int:
         return self._hash
@@ -148,6 +200,12 @@ class ConvProblem:
     @cached_property
     def output_shape(self) -> tuple[int, ...]:
         return (self.n, self.co, *(axis.out for axis in self.axes))
+
+    @property
+    def padded(self) -> ConvProblem:
+        """The same convolution of an input that holds its padding."""
+        axes = tuple(replace(axis, size=axis.padded, before=0, after=0) for axis in self.axes)
+        return replace(self, axes=axes)
 
     @cached_property
     def macs(self) -> int:
@@ -179,7 +237,7 @@ def _frozen(option):  # type: ignore[no-untyped-def]
     return option
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)  # True and 1.0 are equal to 1, and no strides
 def _problem(input_shape, weight_shape, stride, padding, dilation, groups) -> ConvProblem:  # type: ignore[no-untyped-def]
     dims = len(weight_shape) - 2
     _check_shapes(input_shape, weight_shape, dims, groups)
@@ -199,26 +257,43 @@ def _problem(input_shape, weight_shape, stride, padding, dilation, groups) -> Co
 
 
 def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int, groups: int) -> None:
+    _check_dims(input_shape, weight_shape, dims)
+    ci, co = input_shape[1], weight_shape[0]
+    check_groups(groups, ci, co)
+    if ci // groups != weight_shape[1]:
+        raise _wrong_channels(weight_shape[1] * groups, input_shape, weight_shape, groups)
+    _check_sizes(input_shape, weight_shape)
+
+
+def _check_dims(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int) -> None:
     if dims not in AXIS_NAMES or len(input_shape) != len(weight_shape):
         raise ValueError(
             "input and weight must both have 3 to 5 dimensions (batch or out, channels, then 1 to 3 spatial), "
             f"got {input_shape} and {weight_shape}; add the missing dimension with reshape"
         )
+
+
+def check_groups(groups: int, ci: int, co: int) -> None:
+    """Raise unless ``groups`` is a number of groups that ``ci`` input and ``co`` output channels can be dealt to."""
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
         raise ValueError(f"groups must be a positive integer, got {groups!r}; groups=1 is an ordinary convolution")
-    ci, co = input_shape[1], weight_shape[0]
     if ci % groups or co % groups:
         raise ValueError(
             f"groups must divide both channel counts, got groups={groups} with {ci} input and {co} output channels; "
             f"use a common divisor such as {math.gcd(ci, co)}"
         )
-    if ci // groups != weight_shape[1]:
-        expected = weight_shape[1] * groups
-        raise ValueError(
-            f"Expected {expected} input channels (weight {weight_shape}, groups={groups}), got {ci} in input "
-            f"{input_shape}; build the layer with in_channels={ci}, or check that the input is (batch, channels, "
-            "height, width)"
-        )
+
+
+def _wrong_channels(expected: int, input_shape, weight_shape, groups: int) -> ValueError:  # type: ignore[no-untyped-def]
+    axes = ", ".join(AXIS_NAMES[len(weight_shape) - 2])
+    return ValueError(
+        f"Expected {expected} input channels (weight {weight_shape}, groups={groups}), got {input_shape[1]} in input "
+        f"{input_shape}; build the layer with in_channels={input_shape[1]}, or check that the input is (batch, "
+        f"channels, {axes})"
+    )
+
+
+def _check_sizes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> None:
     if min(weight_shape) < 1 or min(input_shape[1:]) < 1 or input_shape[0] < 0:
         raise ValueError(
             f"every size must be positive, got input {input_shape} and weight {weight_shape}; only the batch may be 0"
@@ -236,7 +311,7 @@ def check_fits(name: str, axis: Axis) -> None:
 
 
 def per_axis(name: str, value: int | Sequence[int], dims: int, least: int = 1) -> tuple[int, ...]:
-    """One integer an axis from an integer or a tuple, each at least ``least``.
+    """One integer an axis, each at least ``least``, from a tuple, or from one integer for all.
 
     Raises
     ------
@@ -245,7 +320,8 @@ def per_axis(name: str, value: int | Sequence[int], dims: int, least: int = 1) -
     ValueError
         When there are too many values, too few, or one is too small.
     """
-    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * dims
+    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    values = values * dims if len(values) == 1 else values
     if any(isinstance(v, bool) or not hasattr(v, "__index__") for v in values):
         raise TypeError(f"{name} must be an integer or a tuple of {dims} integers, got {value!r}")
     if len(values) != dims:
@@ -260,7 +336,7 @@ def _pads(padding, sizes, kernels, strides, dilations) -> tuple[tuple[int, int],
     """(before, after) of every axis."""
     dims = len(sizes)
     if isinstance(padding, str):
-        return _named_pads(padding, kernels, strides, dilations)
+        return _named_pads(padding, sizes, kernels, strides, dilations)
     if isinstance(padding, tuple) and padding and all(isinstance(pair, tuple) for pair in padding):
         if len(padding) != dims:
             raise ValueError(f"padding must give a (before, after) pair for each of {dims} axes, got {padding!r}")
@@ -268,17 +344,91 @@ def _pads(padding, sizes, kernels, strides, dilations) -> tuple[tuple[int, int],
     return tuple((p, p) for p in per_axis("padding", padding, dims, least=0))
 
 
-def _named_pads(name, kernels, strides, dilations) -> tuple[tuple[int, int], ...]:  # type: ignore[no-untyped-def]
+def _named_pads(name, sizes, kernels, strides, dilations) -> tuple[tuple[int, int], ...]:  # type: ignore[no-untyped-def]
+    if name not in ("same", "same_upper", "same_lower", "valid"):
+        raise ValueError(f"padding must be integers, 'same', 'same_upper', 'same_lower' or 'valid', got {name!r}")
     if name == "valid":
         return ((0, 0),) * len(kernels)
-    if name != "same":
-        raise ValueError(f"padding must be integers, 'same' or 'valid', got {name!r}")
-    if any(s != 1 for s in strides):
+    bare = [Axis(n, k, s, dilation=d) for n, k, s, d in zip(sizes, kernels, strides, dilations, strict=True)]
+    totals = [max(0, (-(-axis.size // axis.stride) - 1) * axis.stride + axis.extent - axis.size) for axis in bare]
+    lower = name == "same_lower"
+    return tuple(((total + lower) // 2, (total + 1 - lower) // 2) for total in totals)
+
+
+# ---- transposed -----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _transposed(  # type: ignore[no-untyped-def]
+    input_shape, weight_shape, stride, padding, output_padding, dilation, groups, output_size, endless: bool
+) -> tuple[ConvProblem, tuple[tuple[int, int], ...]]:
+    dims = len(weight_shape) - 2
+    _check_dims(input_shape, weight_shape, dims)
+    check_groups(groups, weight_shape[0], weight_shape[1] * groups if isinstance(groups, int) else 0)
+    if input_shape[1] != weight_shape[0]:
+        raise _wrong_channels(weight_shape[0], input_shape, weight_shape, groups)
+    _check_sizes(input_shape, weight_shape)
+    sizes, kernels = input_shape[2:], weight_shape[2:]
+    strides, dilations = per_axis("stride", stride, dims), per_axis("dilation", dilation, dims)
+    extra = _output_padding(output_padding, strides, dilations)
+    wanted = _output_size(output_size, dims)
+    if output_size is None and isinstance(padding, str) and padding != "valid":
+        wanted = tuple(size * s for size, s in zip(sizes, strides, strict=True))
+    pads = _pads(padding, sizes if None in wanted else wanted, kernels, strides, dilations)
+    numbers = zip(AXIS_NAMES[dims], sizes, kernels, strides, pads, dilations, extra, wanted, strict=True)
+    axes, beyond = zip(*(_mirrored(endless, *axis) for axis in numbers), strict=True)
+    return ConvProblem(input_shape[0], weight_shape[1] * groups, weight_shape[0], axes, groups), beyond
+
+
+def _mirrored(  # type: ignore[no-untyped-def]
+    endless: bool, name: str, size, kernel, stride, pads, dilation, extra, wanted
+) -> tuple[Axis, tuple[int, int]]:
+    """The axis that leads from the output back to ``size`` pixels, and how many more of them before and behind.
+
+    Zeros are needed behind where the output goes on for a stride, or more, after all that is made of the input.
+    """
+    before, extent = pads[0], Axis(size, kernel, dilation=dilation).extent
+    least = (size - 1) * stride - sum(pads) + extent
+    out = least + extra if wanted is None else wanted
+    if out < 1:
         raise ValueError(
-            f"padding='same' keeps the size and so needs stride 1, got stride {strides}; give the padding in pixels"
+            f"the output has no pixel along the {name}: (input − 1) · stride − padding + extent of the kernel + "
+            f"output_padding = ({size} − 1) · {stride} − {sum(pads)} + {extent} + {extra} = {out}; use less padding"
         )
-    totals = [d * (k - 1) for k, d in zip(kernels, dilations, strict=True)]
-    return tuple((total // 2, total - total // 2) for total in totals)
+    if wanted is not None and not least <= wanted < least + stride:
+        raise ValueError(
+            f"output_size must be {least} to {least + stride - 1} along the {name}, got {wanted}: these are the sizes "
+            f"of which a convolution with stride {stride} makes {size} pixels"
+        )
+    low, high = 0, (out + before - extent) // stride + 1
+    if endless:
+        low, high = max(0, (extent - 1 - before) // stride), (out - 1 + before) // stride + 1
+    high = max(0, high - size)
+    before += low * stride
+    after = (low + size + high - 1) * stride + extent - out - before
+    return Axis(out, kernel, stride, before, max(0, after), dilation), (low, high)
+
+
+def _output_padding(output_padding, strides, dilations) -> tuple[int, ...]:  # type: ignore[no-untyped-def]
+    extra = per_axis("output_padding", output_padding, len(strides), least=0)
+    if any(more >= max(s, d) for more, s, d in zip(extra, strides, dilations, strict=True)):
+        raise ValueError(
+            f"output_padding must be smaller than stride or dilation, got output_padding={output_padding} with stride "
+            f"{strides} and dilation {dilations}: more pixels would be made of nothing"
+        )
+    return extra
+
+
+def _output_size(output_size: int | tuple[int, ...] | None, dims: int) -> tuple[int | None, ...]:
+    """Pixels of the output along every axis; the output's whole shape is taken too."""
+    if output_size is None:
+        return (None,) * dims
+    if isinstance(output_size, tuple) and len(output_size) in (dims + 1, dims + 2):
+        output_size = output_size[-dims:]
+    return per_axis("output_size", output_size, dims)
+
+
+# ---- as text --------------------------------------------------------------------------------------------------------
 
 
 def _letters(dims: int) -> str:

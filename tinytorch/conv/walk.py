@@ -8,9 +8,14 @@ input_grad      input pixel of a stride phase   in channels     kh           kw,
 weight_grad     kw·ci tap                       out channels    out rows     out columns
 ==============  ==============================  ==============  ===========  ============
 
+Where output channels are few and taps are many, rows and lanes of ``weight_grad`` change places.
+
 ``input_grad`` is a forward convolution of the output gradient with the kernel turned by 180°. With stride s it falls
 into s phases per axis: the input pixels at distance s from each other that meet the same taps of the kernel; each
 phase is a stride-1 convolution of its own. So one table, serves both.
+
+An image with three dimensions is many planes. Each plane of the output is the sum of two-dimensional convolutions, one
+for every tap along the depth that meets a plane of the input; from the second on they go on from what the output holds.
 
 V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, sections 4.5 and 4.6, draws these
 phases.
@@ -25,13 +30,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
 from tinytorch.conv.problem import Axis, ConvProblem
+from tinytorch.kernels import emit, jit
 from tinytorch.kernels.move import copy_rows_of
-from tinytorch.kernels.target import l2_bytes, target, tile_shape
+from tinytorch.kernels.target import cover, l2_bytes, target, tile_shape
 from tinytorch.kernels.tile import NUMBERS, numbers, tile_of
 
 # Pixels that a weight gradient sums over before it moves on: two of its vectors for each fill a first-level cache.
@@ -54,7 +60,7 @@ class Walk:
     scratch
         Elements that one thread needs for its copies.
     sums
-        Of a weight gradient: shares, groups, kernel rows · lines, tap rows, lanes; blocks filled up.
+        Of a weight gradient: shares, groups, kernel planes · rows · lines, tap rows, lanes; blocks filled up.
     """
 
     table: np.ndarray
@@ -65,7 +71,7 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class _Taps:
+class Taps:
     """The taps of one axis that meet one phase of the pixels, and the pixels they meet.
 
     Output number t of the phase lies at ``first + t · stride``; its tap number j reads source pixel ``origin + t ·
@@ -85,23 +91,25 @@ class _Taps:
     @property
     def span(self) -> int:
         """Source pixels from the first tap to the last, both counted."""
-        return max(self.taps - 1, 0) * self.hop + 1
+        return (self.taps - 1) * self.hop + 1
 
     def inside(self, size: int) -> bool:
         """Whether every pixel that the taps read exists."""
         return self.origin >= 0 and self.origin + (self.count - 1) * self.step + self.span <= size
 
 
-def _forward_taps(axis: Axis) -> _Taps:
-    return _Taps(axis.out, 0, 1, -axis.before, axis.stride, axis.dilation, axis.kernel, 0, 1)
+def forward_taps(axis: Axis) -> Taps:
+    """All taps, and the pixels of every window."""
+    return Taps(axis.out, 0, 1, -axis.before, axis.stride, axis.dilation, axis.kernel, 0, 1)
 
 
-def _phase_taps(axis: Axis) -> list[_Taps]:
-    """One ``_Taps`` per stride phase of the input pixels, for a weight whose taps are in reverse order."""
-    return [_phase(axis, first) for first in range(min(axis.stride, axis.size))]
+def phase_taps(axis: Axis) -> list[Taps]:
+    """One ``Taps`` per stride phase of the input that meets taps, for a weight whose taps are in reverse order."""
+    firsts = sorted({(tap * axis.dilation - axis.before) % axis.stride for tap in range(axis.kernel)})
+    return [_phase(axis, first) for first in firsts if first < axis.size]
 
 
-def _phase(axis: Axis, first: int) -> _Taps:
+def _phase(axis: Axis, first: int) -> Taps:
     """The phase first, first + stride, …: a pixel meets tap k in window (pixel + before − k · dilation) / stride.
 
     Only the taps for which that is a whole number belong to the phase.
@@ -109,47 +117,52 @@ def _phase(axis: Axis, first: int) -> _Taps:
     place = first + axis.before
     taps = [k for k in range(axis.kernel) if (place - k * axis.dilation) % axis.stride == 0]
     count = -(-(axis.size - first) // axis.stride)
-    if not taps:
-        return _Taps(count, first, axis.stride, 0, 1, 1, 0, 0, 1)
     tap_step = taps[1] - taps[0] if len(taps) > 1 else 1
     origin = (place - taps[-1] * axis.dilation) // axis.stride
     hop = tap_step * axis.dilation // axis.stride if len(taps) > 1 else 1
-    return _Taps(count, first, axis.stride, origin, 1, hop, len(taps), axis.kernel - 1 - taps[-1], tap_step)
+    return Taps(count, first, axis.stride, origin, 1, hop, len(taps), axis.kernel - 1 - taps[-1], tap_step)
 
 
 @lru_cache(maxsize=1024)
 def forward(problem: ConvProblem, itemsize: int, workers: int, adds: bool = False) -> tuple[Walk, ...]:
     """The one sweep of a forward convolution; ``adds`` tells whether a residual is added."""
     problem = joined(problem)
-    height, width = problem.axes
-    source = (height.size, width.size, problem.ci)
-    sink = (width.out * problem.co, problem.co, height.out * width.out * problem.co)
-    taps = _forward_taps(height), _forward_taps(width)
+    source = (*(axis.size for axis in problem.axes), problem.ci)
+    sink = (*(axis.out for axis in problem.axes), problem.co)
+    taps = tuple(map(forward_taps, problem.axes))
     return (_sweep(problem, source, sink, taps, itemsize, workers, adds),)
 
 
 @lru_cache(maxsize=1024)
-def input_grad(problem: ConvProblem, itemsize: int, workers: int) -> tuple[Walk, ...]:
-    """One sweep for each stride phase of the input."""
+def input_grad(problem: ConvProblem, itemsize: int, workers: int, adds: bool = False) -> tuple[Walk, ...]:
+    """One sweep for each stride phase of the input that meets a tap."""
     problem = joined(problem)
-    height, width = problem.axes
-    source = (height.out, width.out, problem.co)
-    sink = (width.size * problem.ci, problem.ci, height.size * width.size * problem.ci)
+    source = (*(axis.out for axis in problem.axes), problem.co)
+    sink = (*(axis.size for axis in problem.axes), problem.ci)
     turned = replace(problem, ci=problem.co, co=problem.ci)
-    phases = itertools.product(_phase_taps(height), _phase_taps(width))
-    return tuple(_sweep(turned, source, sink, taps, itemsize, workers, False) for taps in phases)
+    phases = itertools.product(*map(phase_taps, problem.axes))
+    return tuple(_sweep(turned, source, sink, taps, itemsize, workers, adds) for taps in phases)
+
+
+@lru_cache(maxsize=1024)
+def has_gaps(problem: ConvProblem) -> bool:
+    """Whether pixels of the input are in no window: phases that meet no tap, as where strides are beyond the kernel."""
+    return any(len(phase_taps(axis)) < min(axis.stride, axis.size) for axis in problem.axes)
 
 
 def joined(problem: ConvProblem) -> ConvProblem:
-    """The same work in two dimensions, and where windows are single pixels, in one line of all the batch's pixels.
+    """The same work in three dimensions, and where windows are single pixels, in one line of all the batch's pixels.
 
     The line fills the tiles of small images, and turns a linear layer, whose images are one pixel large, into a
-    matrix product.
+    matrix product. Windows that are single pixels but for the depth leave a line for every plane.
     """
-    height, width = (Axis(1, 1), *problem.axes)[-2:]
+    one = Axis(1, 1)
+    depth, height, width = (one, one, *problem.axes)[-3:]
     if any(axis != Axis(axis.size, 1) for axis in (height, width)):
-        return replace(problem, axes=(height, width))
-    return replace(problem, n=1, axes=(Axis(1, 1), Axis(problem.n * height.size * width.size, 1)))
+        return replace(problem, axes=(depth, height, width))
+    if depth != Axis(depth.size, 1):
+        return replace(problem, axes=(depth, one, Axis(height.size * width.size, 1)))
+    return replace(problem, n=1, axes=(one, one, Axis(problem.n * depth.size * height.size * width.size, 1)))
 
 
 # ---- areas --------------------------------------------------------------------------------------------------------
@@ -163,8 +176,8 @@ class _Area:
     tile would meet in the same lines of the cache, it also has a gap after every pixel.
     """
 
-    rows: _Taps
-    cols: _Taps
+    rows: Taps
+    cols: Taps
     source: tuple[int, int, int]
     channels: int
     in_place: bool
@@ -172,12 +185,12 @@ class _Area:
     strip_cols: int
     pixel: int
 
-    def window(self, taps: _Taps, outputs: int) -> tuple[int, int]:
+    def window(self, taps: Taps, outputs: int) -> tuple[int, int]:
         """Pixels that ``outputs`` outputs in a row read of a copy, and from one output to the next."""
         step = 1 if self.picks(taps) > 1 else taps.step
         return (outputs - 1) * step + taps.span, step
 
-    def picks(self, taps: _Taps) -> int:
+    def picks(self, taps: Taps) -> int:
         """Source pixels from one pixel of the copy to the next: single taps read every stride-th only."""
         return taps.step if taps.taps <= 1 and not self.in_place else 1
 
@@ -216,8 +229,8 @@ _ALIAS, _ALIAS_OF_SUMS = 4096, 2048
 def _area(  # type: ignore[no-untyped-def]
     problem: ConvProblem,
     source,
-    rows: _Taps,
-    cols: _Taps,
+    rows: Taps,
+    cols: Taps,
     tile_rows: int,
     budget: int,
     itemsize: int,
@@ -249,25 +262,26 @@ def _bands(images: int, pieces: int, piece_bytes: int, budget: int, workers: int
 
 
 def _sweep(  # type: ignore[no-untyped-def]
-    problem: ConvProblem, source, sink, taps: tuple[_Taps, _Taps], itemsize: int, workers: int, adds: bool
+    problem: ConvProblem, source, sink, taps: tuple[Taps, ...], itemsize: int, workers: int, adds: bool
 ) -> Walk:
     """Fill one sweep; ``problem.ci`` channels are read and ``problem.co`` written."""
-    rows, cols = taps
-    out_line, out_pixel, out_image = sink
+    planes, rows, cols = taps
+    problem, source_d, source = replace(problem, n=problem.n * planes.count), source[0], source[1:]
+    out_image, out_plane, out_line, out_pixel = (math.prod(sink[axis:]) for axis in range(4))
     channels, lanes = problem.ci // problem.groups, problem.co // problem.groups
     # Where the weights are larger than the images, threads that share the weights read less than threads that share the
     # images, and each reads its weights once.
     by_lanes = math.prod(problem.weight_shape) > problem.n * math.prod(source)
-    tile_rows, vectors = tile_shape(cols.count, lanes, itemsize, workers if by_lanes else 1)
-    block = vectors * target().lanes(itemsize)
+    tile_rows, vectors, width = shape_of_tiles(cols.count, lanes, itemsize, workers if by_lanes else 1)
+    block = vectors * width
     blocks = -(-lanes // block)
     area = _area(problem, source, rows, cols, tile_rows, l2_bytes() // 4, itemsize, 1 if by_lanes else workers)
     bands, strips = -(-rows.count // area.band_rows), -(-cols.count // area.strip_cols)
     whole_lines = cols.hop == 1 and cols.tap_step == 1 and area.pixel == channels
     n_m, n_i = (1, cols.taps * channels) if whole_lines else (cols.taps, channels)
-    chunk = _chunk(n_i, max(rows.taps, 1) * max(n_m, 1) * block * itemsize)
+    chunk = _chunk(n_i, rows.taps * n_m * block * itemsize)
     ahead = area.in_place and rows.taps == cols.taps == cols.step == 1 and chunk >= n_i
-    kernel_w = problem.axes[-1].kernel
+    _, kernel_h, kernel_w = (axis.kernel for axis in problem.axes)
     tap_o, tap_m = rows.tap_step * kernel_w * channels, cols.tap_step * channels
     a_row = area.window(cols, 1)[1] * area.pixel
     reduction = {
@@ -276,8 +290,9 @@ def _sweep(  # type: ignore[no-untyped-def]
         "f_i": tile_rows, "n_o": rows.taps, "n_m": n_m,
     }  # fmt: skip
     table = table_of(
-        # the work: bands, strips and groups of images, and shares of the blocks of lanes
+        # the work: bands, strips and groups of the planes of images, and shares of the blocks of lanes
         images=problem.n,
+        **_depth(planes, source_d),
         groups=problem.groups,
         bands=bands,
         band_rows=area.band_rows,
@@ -290,19 +305,29 @@ def _sweep(  # type: ignore[no-untyped-def]
         block=block,
         blocks=blocks,
         **area.fields(),
-        **_tiles(tile_rows, cols.count, vectors, lanes, itemsize, ahead),
-        # the weights, in rows of a block's lanes: the first tap, and all taps
-        first_tap=(rows.tap * kernel_w + cols.tap) * channels,
+        **_tiles(tile_rows, cols.count, (vectors, width), lanes, itemsize, ahead),
+        # the weights, in rows of a block's lanes: the first tap, from one along the depth to the next, and all taps
+        first_tap=((planes.tap * kernel_h + rows.tap) * kernel_w + cols.tap) * channels,
+        plane_taps=planes.tap_step * kernel_h * kernel_w * channels,
         block_taps=math.prod(axis.kernel for axis in problem.axes) * channels,
         chunk=chunk,
-        chunks=max(1, -(-n_i // chunk)),
+        chunks=-(-n_i // chunk),
         # the output
-        out_at=rows.first * out_line + cols.first * out_pixel,
+        out_at=planes.first * out_plane + rows.first * out_line + cols.first * out_pixel,
+        out_plane=planes.stride * out_plane,
         out_row=rows.stride * out_line,
         out_col=cols.stride * out_pixel,
         out_image=out_image,
     )
     return Walk(table, _forms(reduction, cols.stride * out_pixel, n_i, chunk, adds), block, area.scratch)
+
+
+def _depth(planes: Taps, source_d: int) -> dict[str, int]:
+    """The part of a table that tells which planes of the source each plane of the output meets."""
+    return {
+        "planes": planes.count, "source_d": source_d, "front": planes.origin, "step_d": planes.step,
+        "hop_d": planes.hop, "taps_d": planes.taps,
+    }  # fmt: skip
 
 
 def _chunk(length: int, bytes_each: int) -> int:
@@ -312,44 +337,74 @@ def _chunk(length: int, bytes_each: int) -> int:
 
 
 def _forms(reduction: dict[str, int], c_row: int, n_i: int, chunk: int, adds: bool) -> np.ndarray:
-    """The numbers of the tile for each place of a chunk in the sum.
+    """The numbers of the tile for each place of a chunk in the sum, over taps along the depth and channels.
 
     The first of several, one in the middle, the only one, the last: ``(not first) + 2 · last``. All but the first go on
-    from what the output holds, and the last is finished.
+    from what the output holds, and the last is finished. Then the same four for the last of a tap's chunks, which may
+    be shorter than the others, and at the end a sum of nothing.
     """
     forms: list[int] = []
-    for last, later in itertools.product((0, 1), (0, 1)):
-        count = n_i - (n_i - 1) // chunk * chunk if last and n_i else chunk
+    rest = n_i - (n_i - 1) // chunk * chunk
+    for count, last, later in [*itertools.product((min(chunk, n_i), rest), (0, 1), (0, 1)), (0, 1, 0)]:
         forms += numbers(
             **reduction,
             c_row=c_row,
             d_row=later * c_row,
             e_row=c_row,
             d_t=later * reduction["c_t"],
-            n_i=min(count, n_i),
+            n_i=count,
             n_e=int(adds and last),
         )
     return np.array(forms, np.int64)
 
 
-def _tiles(tile_rows: int, length: int, vectors: int, lanes: int, itemsize: int, ahead: bool = False) -> dict[str, int]:
-    """The part of a table that names the tile functions: for whole blocks of lanes and for the last, for whole tiles
-    and for the rest of a line of ``length`` rows.
+def shape_of_tiles(pixels: int, lanes: int, itemsize: int, shares: int = 1) -> tuple[int, int, int]:
+    """Rows and vectors of the tiles, and lanes of a vector.
+
+    A few lanes get a vector that is no longer than needed: many CPUs do two multiply-adds of a half in the time of one.
     """
     width = target().lanes(itemsize)
+    while width // 2 >= lanes and width * itemsize > 16:
+        width //= 2
+    return *tile_shape(pixels, lanes, target().vector_bytes // width, shares), width
+
+
+def _steps(rows: int, lanes: int, itemsize: int) -> int:
+    """Multiply-adds of vectors for one term of so many sums; see `tile_shape`."""
+    tile_rows, vectors, width = shape_of_tiles(rows, lanes, itemsize)
+    covers = itertools.product(cover(rows, tile_rows), cover(-(-lanes // width), vectors))
+    return sum(m * n * max(r * v, r + v, 8) for (m, r), (n, v) in covers)
+
+
+def _tiles(
+    tile_rows: int, length: int, block: tuple[int, int], lanes: int, itemsize: int, ahead: bool = False
+) -> dict[str, int]:
+    """The part of a table that names the tile functions: for whole blocks of lanes and for the last, for whole tiles
+    and for the rest of a line of ``length`` rows. A block is so many vectors of so many lanes.
+    """
+    vectors, width = block
     dtype = np.dtype(f"f{itemsize}")
     rest, left = length % tile_rows, lanes % (vectors * width)
     last = (-(-left // width) or vectors, bool(left % width))
+    tile = partial(tile_of_width, dtype=dtype, width=width)
     return {
-        "copy_rows": copy_rows_of(vectors, False, dtype),
-        "copy_last": copy_rows_of(*last, dtype),
+        "copy_rows": copy_rows_of(vectors, width < target().lanes(itemsize), dtype),
+        "copy_last": copy_rows_of(last[0], width < target().lanes(itemsize) or last[1], dtype),
         "tile_rows": tile_rows,
-        "whole": tile_of(tile_rows, vectors, False, dtype),
-        "whole_rest": tile_of(rest or tile_rows, vectors, False, dtype),
-        "last": tile_of(tile_rows, *last, dtype),
-        "last_rest": tile_of(rest or tile_rows, *last, dtype),
-        "first": tile_of(tile_rows, vectors, False, dtype, ahead),
+        "whole": tile(tile_rows, vectors, False),
+        "whole_rest": tile(rest or tile_rows, vectors, False),
+        "last": tile(tile_rows, *last),
+        "last_rest": tile(rest or tile_rows, *last),
+        "first": tile(tile_rows, vectors, False, ahead=ahead),
     }
+
+
+@lru_cache(maxsize=4096)
+def tile_of_width(rows: int, vectors: int, masked: bool, dtype: np.dtype, width: int, ahead: bool = False) -> int:
+    """`tile_of`, for vectors of ``width`` lanes."""
+    if width == target().lanes(dtype.itemsize) or jit.interpreted():
+        return tile_of(rows, vectors, masked, dtype, ahead)
+    return emit.address_of_tile(rows, vectors, int(ahead), int(masked), width, dtype.itemsize)
 
 
 def table_of(**fields: int) -> np.ndarray:
@@ -368,8 +423,9 @@ def table_of(**fields: int) -> np.ndarray:
 def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     """The table of a weight gradient: every image adds to sums over (kh, kw·ci, co)."""
     problem = joined(problem)
-    height, width = problem.axes
-    rows, cols = _forward_taps(height), _forward_taps(width)
+    depth, height, width = problem.axes
+    planes, rows, cols = map(forward_taps, problem.axes)
+    problem = replace(problem, n=problem.n * planes.count)
     channels, lanes = problem.ci // problem.groups, problem.co // problem.groups
     budget = min(l2_bytes() // 4, _SUMMED_PIXELS * problem.ci * itemsize * height.stride * width.stride)
     area = _area(
@@ -377,17 +433,20 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     )
     bands, strips = -(-rows.count // area.band_rows), -(-cols.count // area.strip_cols)
     in_line = width.dilation == 1 and area.pixel == channels
-    lines, line_rows = (1, width.kernel * channels) if in_line else (width.kernel, channels)
-    tile_rows, vectors = tile_shape(line_rows, lanes, itemsize)
-    block = vectors * target().lanes(itemsize)
-    blocks = -(-lanes // block)
+    lines, line = (1, width.kernel * channels) if in_line else (width.kernel, channels)
+    turned = lanes < target().lanes(itemsize) and _steps(lanes, line, itemsize) < _steps(line, lanes, itemsize)
+    line_rows, line_lanes = (lanes, line) if turned else (line, lanes)
+    tile_rows, vectors, width_of_vector = shape_of_tiles(line_rows, line_lanes, itemsize)
+    block = vectors * width_of_vector
+    blocks = -(-line_lanes // block)
     units = problem.n * bands * strips * problem.groups
     padded_lanes = blocks * block
-    sums = (problem.groups, height.kernel * lines, line_rows, padded_lanes)
+    sums = (problem.groups, depth.kernel * height.kernel * lines, line_rows, padded_lanes)
     # Threads that share the lanes need one set of sums; threads that share the images have their own, to be added up.
     by_lanes = blocks >= workers and math.prod(sums) * workers > problem.n * math.prod(area.source)
     table = table_of(
         images=problem.n,
+        **_depth(planes, depth.size),
         groups=problem.groups,
         bands=bands,
         band_rows=area.band_rows,
@@ -395,25 +454,32 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
         strip_cols=area.strip_cols,
         rows=rows.count,
         cols=cols.count,
-        lanes=lanes,
+        lanes=line_lanes,
         block=block,
         blocks=blocks,
         **area.fields(),
-        **_tiles(tile_rows, line_rows, vectors, lanes, itemsize),
+        **_tiles(tile_rows, line_rows, (vectors, width_of_vector), line_lanes, itemsize),
+        # the output gradient: channels of a group, of a pixel, and where blocks of it are copied to
+        dy_channels=lanes,
+        dy_pixel=problem.co,
         copied=area.scratch,
-        # the sums: kernel rows, and in each the lines of taps whose channels follow each other in memory
+        # the sums: kernel planes and rows, and in each the lines of taps whose channels follow each other in memory
         hop_h=rows.hop * area.line,
         hop_w=cols.hop * area.pixel,
         kernel_h=height.kernel,
         lines=lines,
+        turned=turned,
         line_rows=line_rows,
         padded_lanes=padded_lanes,
     )
-    reduction = {
-        "c_row": padded_lanes, "c_t": tile_rows * padded_lanes, "a_row": 1, "a_t": tile_rows,
-        "a_o": area.window(rows, 1)[1] * area.line, "a_i": area.window(cols, 1)[1] * area.pixel,
-        "b_i": block, "n_m": 1,
-    }  # fmt: skip
+    reduction = {"c_row": padded_lanes, "c_t": tile_rows * padded_lanes, "a_row": 1, "a_t": tile_rows, "n_m": 1}
+    of_area = area.window(rows, 1)[1] * area.line, area.window(cols, 1)[1] * area.pixel
+    if turned:
+        reduction |= dict(
+            zip(("a_o", "a_i", "b_o", "b_i"), (cols.count * problem.co, problem.co, *of_area), strict=True)
+        )
+    else:  # b_o is known when a block is copied
+        reduction |= dict(zip(("a_o", "a_i", "b_i"), (*of_area, block), strict=True))
     forms = [*numbers(**reduction), *numbers(**reduction, d_row=padded_lanes, d_t=reduction["c_t"])]
     return Walk(
         table, np.array(forms, np.int64), block, area.scratch + area.band_rows * area.strip_cols * block,

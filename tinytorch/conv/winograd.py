@@ -109,13 +109,13 @@ class Winograd:
             return y
         return direct.forward(problem, x, weights, finish)
 
-    def input_grad(self, problem: ConvProblem, dy: np.ndarray, weights: Weights) -> np.ndarray:
+    def input_grad(self, problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
         """Gradient of the input: the output gradient convolved with the kernel turned by 180°."""
         dx = empty_channels_last(problem.input_shape, dy.dtype)
-        plan = _input_grad_plan(problem, self.m, dy.itemsize, jit.workers())
-        if _convolve(plan, channels_last(dy), weights, PLAIN, dx):
+        plan = _input_grad_plan(problem, self.m, dy.itemsize, jit.workers(), finish.residual is not None)
+        if _convolve(plan, channels_last(dy), weights, finish, dx):
             return dx
-        return direct.input_grad(problem, dy, weights)
+        return direct.input_grad(problem, dy, weights, finish)
 
     def weight_grad(self, problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
         """Gradient of the weight; where threads share the images, their sums are added in order."""
@@ -173,11 +173,11 @@ def _forward_plan(problem: ConvProblem, m: int, itemsize: int, workers: int, add
 
 
 @lru_cache(maxsize=1024)
-def _input_grad_plan(problem: ConvProblem, m: int, itemsize: int, workers: int) -> _Plan:
+def _input_grad_plan(problem: ConvProblem, m: int, itemsize: int, workers: int, adds: bool) -> _Plan:
     height, width = problem.axes
     source, sink = (height.out, width.out, problem.co), (height.size, width.size, problem.ci)
     corner = (height.before - 2, width.before - 2)
-    return _sweep_plan(m, problem.n, source, sink, corner, itemsize, workers, adds=False, turned=True)
+    return _sweep_plan(m, problem.n, source, sink, corner, itemsize, workers, adds, turned=True)
 
 
 def _sweep_plan(  # type: ignore[no-untyped-def]

@@ -6,32 +6,39 @@ backward needs is kept.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinytorch.conv import planner
 from tinytorch.conv.finish import Finish
 from tinytorch.conv.pack import channels_last
-from tinytorch.conv.problem import ConvProblem, Padding
+from tinytorch.conv.planner import Choice
+from tinytorch.conv.problem import AXIS_NAMES, ConvProblem, Padding
 from tinytorch.conv.weights import Weights
 from tinytorch.core.autograd import is_recorded, record
-from tinytorch.core.images import UNBOUNDED, Bounds, Pair, check_images, rows_of
+from tinytorch.core.images import UNBOUNDED, Bounds, Pair, check_images, rows_of, with_batch
 from tinytorch.core.kept import weights_of
-from tinytorch.core.pool_ops import max_pooled, unpooled_grad
+from tinytorch.core.pad_ops import pad
+from tinytorch.core.pool_ops import Pooling, max_pooled, unpooled_grad
 from tinytorch.core.tensor import Tensor
 from tinytorch.kernels import elementwise, norm
 
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
 
 def conv2d(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Pair = 1,
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
-    algorithm: str | None = None,
+    *,
+    padding_mode: str = "zeros",
+    algorithm: Choice | None = None,
 ) -> Tensor:
     """Cross-correlate images with a bank of kernels.
 
@@ -40,22 +47,26 @@ def conv2d(
 
     Parameters
     ----------
-    x : Tensor, shape (N, C_in, H, W)
+    input : Tensor, shape (N, C_in, H, W) or (C_in, H, W)
     weight : Tensor, shape (C_out, C_in / groups, K_h, K_w)
     bias : Tensor, shape (C_out,), optional
     stride, dilation : int or (height, width)
         Pixels between two windows, and between two taps of a window.
-    padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
-        Zeros around the image, in pixels.
+    padding : int, (height, width), ((top, bottom), (left, right)), or a name
+        Pixels around the image. "valid" is none; "same" (or "same_upper") and "same_lower" give ⌈size / stride⌉
+        outputs, an odd pixel going behind or in front of the image: ONNX's ``auto_pad``.
     groups : int
         Independent convolutions that the channels are dealt to.
-    algorithm : str, optional
-        "direct", "winograd", "winograd2", "im2col", "fft" or "loops"; by default the planner chooses, for
-        each direction apart. The gradients use the same one.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the padding holds; see `pad`.
+    algorithm : str, or dict of str to str, optional
+        "direct", "winograd", "winograd2", "depthwise", "planar", "im2col", "fft" or "loops", for all directions or by
+        direction: ``{"forward": "fft", "input_grad": "direct", "weight_grad": "direct"}``. By default the planner
+        chooses, for each direction apart.
 
     Returns
     -------
-    Tensor, shape (N, C_out, H_out, W_out)
+    Tensor, shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out)
         H_out = ⌊(H + padding − dilation · (K_h − 1) − 1) / stride⌋ + 1.
 
     Raises
@@ -63,19 +74,64 @@ def conv2d(
     ValueError
         If shapes and options have no meaning together, or the algorithm refuses them.
     TypeError
-        If x or weight is not a floating-point Tensor.
+        If input or weight is not a floating-point Tensor.
     """
-    return convolve(x, weight, bias, Convolution(stride, padding, dilation, groups, algorithm))
+    options = Convolution(stride, padding, dilation, groups, algorithm, padding_mode)
+    return convolution(input, weight, bias, options)
 
 
-class Convolution(NamedTuple):
-    """The options of `conv2d`, by their names there."""
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    algorithm: Choice | None = None,
+) -> Tensor:
+    """Cross-correlate sequences (N, C_in, L) or (C_in, L) with kernels (C_out, C_in / groups, K); see `conv2d`."""
+    options = Convolution(stride, padding, dilation, groups, algorithm, padding_mode, dims=1)
+    return convolution(input, weight, bias, options)
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    algorithm: Choice | None = None,
+) -> Tensor:
+    """Cross-correlate volumes (N, C_in, D, H, W) or (C_in, D, H, W) with kernels of three axes; see `conv2d`."""
+    options = Convolution(stride, padding, dilation, groups, algorithm, padding_mode, dims=3)
+    return convolution(input, weight, bias, options)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The options of `conv2d`, by their names there, and the spatial dimensions."""
 
     stride: Pair = 1
     padding: Padding = 0
     dilation: Pair = 1
     groups: int = 1
-    algorithm: str | None = None
+    algorithm: Choice | None = None
+    padding_mode: str = "zeros"
+    dims: int = 2
+
+    kind, weight_axes = "conv", "out_channels, in_channels / groups"  # for errors
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, options: Convolution) -> Tensor:
+    """`convolve`, which images without a batch may come to as well."""
+    return with_batch(x, options.dims, lambda images: convolve(images, weight, bias, options))
 
 
 def convolve(
@@ -85,10 +141,10 @@ def convolve(
     options: Convolution,
     residual: Tensor | None = None,
     bounds: Bounds = UNBOUNDED,
-    pooling: tuple[Pair, Pair | None, Pair] | None = None,
+    pooling: Pooling | None = None,
     weights: Weights | None = None,
 ) -> Tensor:
-    """`conv2d`, then what follows it while the outputs are at hand: pool(clip(conv2d(x) + residual, *bounds)).
+    """A convolution, then what follows it while the outputs are at hand: pool(clip(conv(x) + residual, *bounds)).
 
     Parameters
     ----------
@@ -96,12 +152,15 @@ def convolve(
         Of the output's shape, before pooling.
     bounds : (floor, ceiling)
         (0, ∞) is a ReLU.
-    pooling : (kernel_size, stride, padding), optional
-        Of a `max_pool2d`.
+    pooling : Pooling, optional
+        The options of a `max_pool2d` without padding_mode.
     weights : Weights, optional
         To use in place of those of `weight`, where no gradient is wanted.
     """
-    _check_operands(x, weight, bias)
+    _check_operands(x, weight, options)
+    _check_bias(bias, weight.shape[0])
+    if options.padding_mode != "zeros":
+        x, options = _padded(x, weight, options)
     inputs = [tensor for tensor in (x, weight, bias, residual) if tensor is not None]
     dtype = np.promote_types(x.dtype, weight.dtype)
     recorded = is_recorded(inputs)
@@ -138,12 +197,193 @@ def convolve(
     return record(y, tuple(inputs), backward)
 
 
-def _check_operands(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    check_images("conv2d", x)
-    if not isinstance(weight, Tensor) or weight.ndim != 4 or weight.dtype.kind != "f":
+def _padded(x: Tensor, weight: Tensor, options: Convolution) -> tuple[Tensor, Convolution]:
+    """The input with its padding around it, and the options without."""
+    problem = ConvProblem.of(x.shape, weight.shape, options.stride, options.padding, options.dilation, options.groups)
+    widths = [(axis.before, axis.after) for axis in problem.axes]
+    return _surrounded(x, widths, options.padding_mode), replace(options, padding=0, padding_mode="zeros")
+
+
+def _surrounded(x: Tensor, widths: Sequence[tuple[int, int]], mode: str) -> Tensor:
+    """`pad` by (before, after) pixels of each axis, in the order of the axes."""
+    if not any(map(any, widths)):
+        return x
+    return pad(x, [pixels for pair in reversed(widths) for pixels in pair], "constant" if mode == "zeros" else mode)
+
+
+# ---- transposed ---------------------------------------------------------------------------------------------
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+    *,
+    output_size: Sequence[int] | None = None,
+    padding_mode: str = "zeros",
+    algorithm: Choice | None = None,
+) -> Tensor:
+    """Spread every pixel over the output, as a kernel of weights: the linear map that is transposed to `conv2d`.
+
+    ``y[n, o, h, w] = bias[o] + Σ weight[c, o, i, j] · x[n, c, p, q]`` over all c, i, j, p, q for which p·stride +
+    i·dilation − padding is h, and q·stride + j·dilation − padding is w.
+
+    Parameters
+    ----------
+    input : Tensor, shape (N, C_in, H, W) or (C_in, H, W)
+    weight : Tensor, shape (C_in, C_out / groups, K_h, K_w)
+    bias : Tensor, shape (C_out,), optional
+    stride, dilation : int or (height, width)
+        Output pixels from one input pixel to the next, and from one tap of the kernel to the next.
+    padding : int, (height, width), ((top, bottom), (left, right)), or a name
+        Output pixels that are cut off. "valid" is none; "same" (or "same_upper") and "same_lower" leave size · stride.
+    output_padding : int or (height, width)
+        Rows and columns that the output goes on for at the bottom and the right; less than stride or dilation.
+    groups : int
+        Independent maps that the channels are dealt to.
+    output_size : (height, width), optional
+        Pixels of the output, to be reached by such rows and columns; `output_padding` then does not count.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What lies beyond the input's borders. Each output pixel is what an input that goes on like that without end
+        would make of it; so the input is padded by as many pixels as reach the output, and the rest cut off.
+    algorithm : str, or dict of str to str, optional
+        As in `conv2d`. Directions are those of this function, each of which is one of a convolution: this one's
+        "forward" is an "input_grad" there, and the other way about.
+
+    Returns
+    -------
+    Tensor, shape (N, C_out, H_out, W_out) or (C_out, H_out, W_out)
+        H_out = (H − 1) · stride − padding + dilation · (K_h − 1) + output_padding + 1, where padding counts both sides.
+
+    Raises
+    ------
+    ValueError
+        If shapes and options have no meaning together, or the algorithm refuses them.
+    TypeError
+        If input or weight is not a floating-point Tensor.
+    """
+    options = Transposed(stride, padding, dilation, groups, algorithm, padding_mode, 2, output_padding, output_size)
+    return transposed(input, weight, bias, options)
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+    *,
+    output_size: Sequence[int] | None = None,
+    padding_mode: str = "zeros",
+    algorithm: Choice | None = None,
+) -> Tensor:
+    """The map transposed to `conv1d`, of (N, C_in, L) or (C_in, L); see `conv_transpose2d`."""
+    options = Transposed(stride, padding, dilation, groups, algorithm, padding_mode, 1, output_padding, output_size)
+    return transposed(input, weight, bias, options)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+    *,
+    output_size: Sequence[int] | None = None,
+    padding_mode: str = "zeros",
+    algorithm: Choice | None = None,
+) -> Tensor:
+    """The map transposed to `conv3d`, of (N, C_in, D, H, W) or (C_in, D, H, W); see `conv_transpose2d`."""
+    options = Transposed(stride, padding, dilation, groups, algorithm, padding_mode, 3, output_padding, output_size)
+    return transposed(input, weight, bias, options)
+
+
+@dataclass(frozen=True)
+class Transposed(Convolution):
+    """The options of `conv_transpose2d`, by their names there, and the spatial dimensions."""
+
+    output_padding: Pair = 0
+    output_size: Sequence[int] | None = None
+
+    kind, weight_axes = "conv_transpose", "in_channels, out_channels / groups"
+
+    def mirror(
+        self, input_shape: Sequence[int], weight_shape: Sequence[int]
+    ) -> tuple[ConvProblem, tuple[tuple[int, int], ...]]:
+        """`ConvProblem.transposed` with these options."""
+        return ConvProblem.transposed(
+            input_shape, weight_shape, self.stride, self.padding, self.output_padding, self.dilation, self.groups,
+            self.output_size, endless=self.padding_mode != "zeros",
+        )  # fmt: skip
+
+
+def transposed(x: Tensor, weight: Tensor, bias: Tensor | None, options: Transposed) -> Tensor:
+    """`spread`, which images without a batch may come to as well."""
+    return with_batch(x, options.dims, lambda images: spread(images, weight, bias, options))
+
+
+def spread(x: Tensor, weight: Tensor, bias: Tensor | None, options: Transposed) -> Tensor:
+    """A transposed convolution: an input gradient as forward, so a forward as input gradient.
+
+    In the weight's gradient, input and output gradient change places.
+    """
+    _check_operands(x, weight, options)
+    problem, beyond = options.mirror(x.shape, weight.shape)
+    _check_bias(bias, problem.ci)
+    x = _surrounded(x, beyond, options.padding_mode)
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    dtype = np.promote_types(x.dtype, weight.dtype)
+    recorded = is_recorded(inputs)
+    images, weights = channels_last(x.array.astype(dtype, copy=False)), weights_of(weight, dtype, recorded)
+    algorithm = planner.told(options.algorithm).turned
+    offsets = None if bias is None else bias.array.astype(dtype, copy=False)
+    y = planner.input_grad(problem, images, weights, algorithm, Finish(offsets))
+    if not recorded:
+        return x.wrap(y)
+    saved = images if weight.requires_grad else None
+    wanted = [tensor.requires_grad for tensor in inputs]
+
+    def conv_transpose_backward(grad: np.ndarray):
+        dy = channels_last(grad)
+        dx = planner.forward(problem, dy, weights, algorithm=algorithm) if wanted[0] else None
+        dw = None if saved is None else planner.weight_grad(problem, dy, saved, algorithm)
+        db = norm.channel_sums(rows_of(dy)).astype(dy.dtype) if wanted[2:] == [True] else None
+        return (dx, dw, db)[: len(wanted)]
+
+    return record(y, inputs, conv_transpose_backward)
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------
+
+
+def _check_operands(x: Tensor, weight: Tensor, options: Convolution) -> None:
+    dims = options.dims
+    check_images(f"{options.kind}{dims}d", x, dims)
+    if not isinstance(weight, Tensor) or weight.ndim != dims + 2 or weight.dtype.kind != "f":
+        axes = ", ".join((options.weight_axes, *AXIS_NAMES[dims]))
         got = f"{weight.dtype} of shape {weight.shape}" if isinstance(weight, Tensor) else type(weight).__name__
-        raise TypeError(
-            f"weight must be a floating-point Tensor (out_channels, in_channels / groups, height, width), got {got}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must have shape (out_channels,) = {weight.shape[:1]}, got {bias.shape}")
+        raise TypeError(f"weight must be a floating-point Tensor ({axes}), got {got}")
+    check_padding_mode(options.padding_mode)
+
+
+def _check_bias(bias: Tensor | None, channels: int) -> None:
+    if bias is not None and (not isinstance(bias, Tensor) or bias.shape != (channels,)):
+        got = bias.shape if isinstance(bias, Tensor) else type(bias).__name__
+        raise ValueError(f"bias must have shape (out_channels,) = ({channels},), got {got}")
+
+
+def check_padding_mode(mode: str) -> None:
+    """Raise unless padding can be filled like that."""
+    if mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {list(PADDING_MODES)}, got {mode!r}; 'zeros' is the usual one")

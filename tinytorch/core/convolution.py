@@ -1,4 +1,4 @@
-"""Convolution as a layer.
+"""Convolution as layers.
 
 A layer checks its settings, keeps its parameters, and hands the work to one function of ``conv_ops``. To see the seven
 loops run, use ``tinytorch.use_algorithm("loops")``; they are written out in ``tinytorch/conv/loops.py``.
@@ -6,20 +6,107 @@ loops run, use ``tinytorch.use_algorithm("loops")``; they are written out in ``t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
+from tinytorch.conv import planner
 from tinytorch.conv.pack import lanes_last
-from tinytorch.conv.planner import check_known
-from tinytorch.conv.problem import Axis, ConvProblem, Padding, per_axis
+from tinytorch.conv.planner import Choice, Plan
+from tinytorch.conv.problem import DIRECTIONS, Axis, ConvProblem, Direction, Padding, check_groups, per_axis
 from tinytorch.core import random
-from tinytorch.core.conv_ops import Convolution, convolve
+from tinytorch.core.conv_ops import Convolution, Transposed, check_padding_mode, convolution, transposed
 from tinytorch.core.images import Pair, feature_maps
 from tinytorch.core.kept import Kept
 from tinytorch.core.layers import Module, Parameter
 from tinytorch.core.tensor import Tensor
 
 
-class Conv2d(Module):
+class _Filters(Module):
+    """What all convolution layers share: settings, filters, and an offset for each output channel."""
+
+    dims: int
+    weight: Parameter
+    bias: Parameter | None
+
+    def _set(  # type: ignore[no-untyped-def]
+        self, channels: tuple[int, int], kernel_size, stride, padding, dilation, groups, padding_mode, algorithm
+    ) -> None:
+        self.in_channels, self.out_channels = map(feature_maps, ("in_channels", "out_channels"), channels)
+        self.kernel_size = per_axis("kernel_size", kernel_size, self.dims)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.padding_mode, self.algorithm = padding_mode, algorithm
+        check_groups(groups, *channels)
+        check_padding_mode(padding_mode)
+        if algorithm is not None:
+            planner.check_choice(algorithm)
+
+    def _draw(self, channels: tuple[int, int], fan_in: float, bias: bool) -> None:
+        """Draw the weight, of so many outer and inner channels, from N(0, 2 / fan_in)."""
+        values = random.generator().normal(0, math.sqrt(2 / fan_in), (*channels, *self.kernel_size))
+        self.weight = Parameter(lanes_last(values.astype(np.float32)))
+        self.bias = Parameter(np.zeros(self.out_channels, np.float32)) if bias else None
+
+    def extra_repr(self) -> str:
+        """Settings, those at their default left out."""
+        defaults = {"output_padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros", "algorithm": None}
+        options = {name: getattr(self, name, default) for name, default in defaults.items()}
+        extra = [f"{name}={value!r}" for name, value in options.items() if value != defaults[name]]
+        extra += ["bias=False"] if self.bias is None else []
+        head = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        return ", ".join([head, f"stride={self.stride}", f"padding={self.padding!r}", *extra])
+
+    def _with_batch(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        return (1, *input_shape) if len(input_shape) == self.dims + 1 else tuple(input_shape)
+
+
+class _Conv(_Filters):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        algorithm: Choice | None = None,
+    ) -> None:
+        channels = in_channels, out_channels
+        self._set(channels, kernel_size, stride, padding, dilation, groups, padding_mode, algorithm)
+        depth = in_channels // groups
+        dilations = per_axis("dilation", dilation, self.dims)
+        smallest = [Axis(1, k, dilation=d).extent for k, d in zip(self.kernel_size, dilations, strict=True)]
+        weight_shape = (out_channels, depth, *self.kernel_size)
+        ConvProblem.of((1, in_channels, *smallest), weight_shape, stride, padding, dilation, groups)  # or it refuses
+        self._draw((out_channels, depth), math.prod(weight_shape[1:]), bias)
+        self.folded = Kept()  # its weights with a batch normalisation folded in
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, …), or (in_channels, …), to (N, out_channels, …), or (out_channels, …)."""
+        return convolution(x, self.weight, self.bias, self.options)
+
+    @property
+    def options(self) -> Convolution:
+        """Everything but the channels, as `conv_ops` takes it."""
+        return Convolution(
+            self.stride, self.padding, self.dilation, self.groups, self.algorithm, self.padding_mode, self.dims
+        )
+
+    def plan(self, input_shape: Sequence[int]) -> dict[Direction, Plan]:
+        """Which algorithms compute the layer's three directions for an input of this shape, and why."""
+        shapes = self._with_batch(input_shape), self.weight.shape
+        problem = ConvProblem.of(*shapes, self.stride, self.padding, self.dilation, self.groups)
+        problem = problem if self.padding_mode == "zeros" else problem.padded
+        wish = planner.told(self.algorithm)
+        return {way: planner.plan(problem, way, wish, dtype=self.weight.dtype) for way in DIRECTIONS}
+
+
+class Conv2d(_Conv):
     """2-D convolution with learnable filters.
 
     Parameters
@@ -29,16 +116,20 @@ class Conv2d(Module):
     kernel_size : int or (height, width)
     stride : int or (height, width)
         Pixels between two windows.
-    padding : int, (height, width), ((top, bottom), (left, right)), "same" or "valid"
-        Zeros around the image, in pixels.
-    bias : bool
-        Whether each output channel has a learnable offset.
+    padding : int, (height, width), ((top, bottom), (left, right)), or a name
+        Pixels around the image: "valid" is none; "same" (or "same_upper") and "same_lower" give ⌈size / stride⌉
+        outputs, an odd pixel going behind or in front of the image.
     dilation : int or (height, width)
         Pixels between two taps of the kernel.
     groups : int
         Independent convolutions that the channels are dealt to.
-    algorithm : str, optional
-        How to compute it; by default the planner chooses.
+    bias : bool
+        Whether each output channel has a learnable offset.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the padding holds.
+    algorithm : str, or dict of str to str, optional
+        How to compute it, or its "forward", "input_grad" and "weight_grad"; by default the planner chooses. `plan`
+        tells what it chooses.
 
     Attributes
     ----------
@@ -55,6 +146,22 @@ class Conv2d(Module):
     (1, 64, 32, 32)
     """
 
+    dims = 2
+
+
+class Conv1d(_Conv):
+    """`Conv2d` with one axis: maps (N, in_channels, L) to (N, out_channels, L_out)."""
+
+    dims = 1
+
+
+class Conv3d(_Conv):
+    """`Conv2d` with three axes: maps (N, in_channels, D, H, W) to (N, out_channels, D_out, H_out, W_out)."""
+
+    dims = 3
+
+
+class _ConvTranspose(_Filters):
     def __init__(
         self,
         in_channels: int,
@@ -62,61 +169,147 @@ class Conv2d(Module):
         kernel_size: Pair,
         stride: Pair = 1,
         padding: Padding = 0,
-        bias: bool = True,
-        *,
-        dilation: Pair = 1,
+        output_padding: Pair = 0,
         groups: int = 1,
-        algorithm: str | None = None,
+        bias: bool = True,
+        dilation: Pair = 1,
+        padding_mode: str = "zeros",
+        *,
+        algorithm: Choice | None = None,
     ) -> None:
-        self.in_channels = feature_maps("in_channels", in_channels)
-        self.out_channels = feature_maps("out_channels", out_channels)
-        self.kernel_size = per_axis("kernel_size", kernel_size, 2)
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.algorithm = algorithm
-        _check_options(self)
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        std = np.sqrt(2.0 / np.prod(shape[1:]))
-        self.weight = Parameter(lanes_last(random.generator().normal(0, std, shape).astype(np.float32)))
-        self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
-        self.folded = Kept()  # its weights with a batch normalisation folded in
+        channels = in_channels, out_channels
+        self._set(channels, kernel_size, stride, padding, dilation, groups, padding_mode, algorithm)
+        self.output_padding = output_padding
+        depth, strides = out_channels // groups, per_axis("stride", stride, self.dims)
+        large = (1, in_channels, *[1 << 30] * self.dims)
+        weight_shape = (in_channels, depth, *self.kernel_size)
+        ConvProblem.transposed(large, weight_shape, stride, padding, output_padding, dilation, groups)  # or it refuses
+        windows = math.prod(max(1, k / s) for k, s in zip(self.kernel_size, strides, strict=True))
+        self._draw((in_channels, depth), in_channels // groups * windows, bias)
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Map (N, in_channels, …), or (in_channels, …), to (N, out_channels, …), or (out_channels, …).
+
+        Parameters
+        ----------
+        output_size : tuple of int, optional
+            Pixels of the output, or its whole shape; `output_padding` then does not count.
+        """
+        return transposed(x, self.weight, self.bias, self._options(output_size))
+
+    def _options(self, output_size: Sequence[int] | None) -> Transposed:
+        return Transposed(
+            self.stride, self.padding, self.dilation, self.groups, self.algorithm, self.padding_mode, self.dims,
+            self.output_padding, output_size,
+        )  # fmt: skip
+
+    def plan(self, input_shape: Sequence[int], output_size: Sequence[int] | None = None) -> dict[Direction, Plan]:
+        """Which algorithms compute the layer's three directions for an input of this shape, and why.
+
+        Each plan is that of a convolution: an "input_grad" for the layer's "forward", and the other way about.
+        """
+        problem, _ = self._options(output_size).mirror(self._with_batch(input_shape), self.weight.shape)
+        wish = planner.told(self.algorithm).turned
+        return {way: planner.plan(problem, planner.turned(way), wish, dtype=self.weight.dtype) for way in DIRECTIONS}
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """2-D transposed convolution: every pixel is spread over the output by learnable filters.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Feature maps read and written.
+    kernel_size : int or (height, width)
+    stride : int or (height, width)
+        Output pixels from one input pixel to the next.
+    padding : int, (height, width), ((top, bottom), (left, right)), or a name
+        Output pixels that are cut off: "valid" is none, "same" and its kin leave size · stride.
+    output_padding : int or (height, width)
+        Rows and columns that the output goes on for at the bottom and the right.
+    groups : int
+        Independent maps that the channels are dealt to.
+    bias : bool
+        Whether each output channel has a learnable offset.
+    dilation : int or (height, width)
+        Output pixels between two taps of the kernel.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What lies beyond the borders of the input; see `conv_transpose2d`.
+    algorithm : str, or dict of str to str, optional
+        How to compute it, or its "forward", "input_grad" and "weight_grad"; by default the planner chooses. `plan`
+        tells what it chooses.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (in_channels, out_channels / groups, kernel_h, kernel_w)
+        Drawn from N(0, 2 / fan_in), as in `Conv2d`. The terms that make an output pixel are, on average, fan_in =
+        in_channels / groups · kernel_h / stride_h · kernel_w / stride_w, where a quotient below 1 counts as 1.
+    bias : Parameter, shape (out_channels,), or None
+        Starts at zero.
+
+    Examples
+    --------
+    >>> up = ConvTranspose2d(16, 8, kernel_size=2, stride=2)
+    >>> up(Tensor(np.zeros((1, 16, 14, 14), np.float32))).shape
+    (1, 8, 28, 28)
+    """
+
+    dims = 2
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """`ConvTranspose2d` with one axis: maps (N, in_channels, L) to (N, out_channels, L_out)."""
+
+    dims = 1
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """`ConvTranspose2d` with three axes: maps (N, in_channels, D, H, W) to (N, out_channels, D_out, H_out, W_out)."""
+
+    dims = 3
+
+
+class DepthwiseSeparableConv2d(Module):
+    """A filter for every channel, then a mixture of the channels at every pixel.
+
+    For k × k kernels that takes 1 / out_channels + 1 / k² of the multiplications of a `Conv2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation, padding_mode
+        Of the first step, as in `Conv2d`.
+    bias : bool
+        Whether both steps have learnable offsets.
+
+    Attributes
+    ----------
+    depthwise : Conv2d
+        in_channels groups, to as many channels.
+    pointwise : Conv2d
+        Single pixels, to out_channels.
+
+    Notes
+    -----
+    A. Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", 2017; there
+    a normalisation and a ReLU follow each of the two.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ) -> None:
+        window = kernel_size, stride, padding, dilation
+        self.depthwise = Conv2d(in_channels, in_channels, *window, in_channels, bias, padding_mode)
+        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
-        return convolve(x, self.weight, self.bias, self.options)
-
-    @property
-    def options(self) -> Convolution:
-        """Everything but the channels, as `conv_ops` takes it."""
-        return Convolution(self.stride, self.padding, self.dilation, self.groups, self.algorithm)
-
-    def extra_repr(self) -> str:
-        """Settings, those at their default left out."""
-        options = {
-            "dilation": (self.dilation, 1),
-            "groups": (self.groups, 1),
-            "algorithm": (self.algorithm, None),
-        }
-        extra = [f"{name}={value!r}" for name, (value, default) in options.items() if value != default]
-        extra += ["bias=False"] if self.bias is None else []
-        head = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
-        return ", ".join([head, f"stride={self.stride}", f"padding={self.padding!r}", *extra])
-
-
-def _check_options(layer: Conv2d) -> None:
-    """Refuse at construction what no input can make right, by describing the smallest image that could fit."""
-    extents = [
-        Axis(1, k, 1, 0, 0, d).extent
-        for k, d in zip(layer.kernel_size, per_axis("dilation", layer.dilation, 2), strict=True)
-    ]
-    groups = layer.groups if isinstance(layer.groups, int) and layer.groups > 0 else 1
-    weight_shape = (layer.out_channels, layer.in_channels // groups, *layer.kernel_size)
-    ConvProblem.of(
-        (1, layer.in_channels, *extents),
-        weight_shape,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups,
-    )
-    if layer.algorithm is not None:
-        check_known(layer.algorithm)
+        """Map (N, in_channels, H, W), or (in_channels, H, W), to (N, out_channels, H_out, W_out), or without N."""
+        return self.pointwise(self.depthwise(x))

@@ -1,4 +1,4 @@
-"""Stateless operations on tensors: activations, linear, dropout and losses, each beside its backward.
+"""Stateless operations on tensors: activations, linear and losses, each beside its backward.
 
 Names and semantics are those of torch.nn.functional. Losses are computed from the logits in one step, with
 the largest logit subtracted first, so that no exponential overflows.
@@ -7,7 +7,6 @@ the largest logit subtracted first, so that no exponential overflows.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,10 +14,9 @@ from numpy.typing import ArrayLike
 from tinytorch.conv import planner
 from tinytorch.conv.finish import Finish
 from tinytorch.conv.problem import ConvProblem
-from tinytorch.core import random
 from tinytorch.core.autograd import is_recorded, record
 from tinytorch.core.kept import weights_of
-from tinytorch.core.tensor import Number, Tensor, numpy_spelling
+from tinytorch.core.tensor import Tensor, numpy_spelling
 from tinytorch.kernels import elementwise, norm
 
 # ---- activations ----------------------------------------------------------------------------------------
@@ -152,7 +150,7 @@ def _log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 
 
-# ---- linear, dropout, shape -----------------------------------------------------------------------------
+# ---- linear, shape --------------------------------------------------------------------------------------
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -216,41 +214,9 @@ def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         raise ValueError(f"bias must have shape (out_features,) = {weight.shape[:1]}, got {bias.shape}")
 
 
-def check_probability(p: float) -> float:
-    """Return `p` if it is a probability.
-
-    Raises
-    ------
-    ValueError
-        If it is not a number in [0, 1].
-    """
-    if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 <= p <= 1:
-        raise ValueError(f"p must be a probability between 0 and 1, got {p!r}; use p=0.5 to drop half")
-    return float(p)
-
-
-def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """In training zero each element with probability `p` and scale the rest by 1/(1-p); else return `x`."""
-    check_probability(p)
-    if not training or p == 0:
-        return x
-    keep = random.generator().random(x.shape, dtype=np.float32) >= p
-    scale = keep.astype(x.dtype) * (1 / (1 - p) if p < 1 else 0)
-
-    def backward(grad: np.ndarray):
-        return (grad * scale,)
-
-    return record(x.data * scale, (x,), backward)
-
-
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Merge the axes from `start_dim` to `end_dim` into one."""
     return x.flatten(start_dim, end_dim)
-
-
-def pad(x: Tensor, pad: Sequence[int], value: Number = 0.0) -> Tensor:
-    """Surround with a constant; see `Tensor.pad` for the order of the widths."""
-    return x.pad(pad, value)
 
 
 def one_hot(labels: Tensor | ArrayLike, num_classes: int) -> Tensor:

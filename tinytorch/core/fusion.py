@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from tinytorch.conv.weights import Weights
 from tinytorch.core.activations import ReLU, ReLU6
 from tinytorch.core.autograd import is_recorded
 from tinytorch.core.conv_ops import convolve
-from tinytorch.core.convolution import Conv2d
-from tinytorch.core.images import UNBOUNDED
+from tinytorch.core.convolution import Conv1d, Conv2d, Conv3d
+from tinytorch.core.images import UNBOUNDED, BatchOnly
 from tinytorch.core.layers import Module
-from tinytorch.core.normalisation import BatchNorm2d
-from tinytorch.core.pooling import MaxPool2d
+from tinytorch.core.normalisation import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from tinytorch.core.pooling import MaxPool1d, MaxPool2d, MaxPool3d
 from tinytorch.core.tensor import Tensor
 
 
@@ -45,43 +45,44 @@ def conv_block(
     residual : Tensor, optional
         Of the shape of the convolution's output.
     pool : MaxPool2d, optional
-        Any other module may stand for any of these; it is called.
+        All of them may have one or three dimensions as well. Any other module may stand for any of these; it is called.
 
     Returns
     -------
     Tensor, shape (N, C_out, H_out, W_out)
     """
-    if (
-        is_plain(conv, Conv2d)
-        and (norm is None or is_plain(norm, BatchNorm2d))
-        and (activation is None or is_plain(activation, *_BOUNDS))
-        and (pool is None or is_plain(pool, MaxPool2d))
-    ):
-        return _fused(x, cast(Conv2d, conv), cast(BatchNorm2d, norm), activation, residual, cast(MaxPool2d, pool))
-    return _composed(x, conv, norm, activation, residual, pool)
+    can = _can_be_fused(conv, norm, activation, pool) and getattr(x, "ndim", None) == conv.dims + 2  # type: ignore[attr-defined]
+    return (_fused if can else _composed)(x, conv, norm, activation, residual, pool)
 
 
-def _fused(
-    x: Tensor,
-    conv: Conv2d,
-    norm: BatchNorm2d | None,
-    activation: Module | None,
-    residual: Tensor | None,
-    pool: MaxPool2d | None,
-) -> Tensor:
+_BOUNDS: dict[type[Module], tuple[float, float]] = {ReLU: (0.0, math.inf), ReLU6: (0.0, 6.0)}
+
+# What may follow a convolution: normalisation, activation and pooling.
+_FOLLOWERS: dict[type[Module], tuple[tuple[type[Module], ...], ...]] = {
+    Conv1d: ((BatchNorm1d,), tuple(_BOUNDS), (MaxPool1d,)),
+    Conv2d: ((BatchNorm2d,), tuple(_BOUNDS), (MaxPool2d,)),
+    Conv3d: ((BatchNorm3d,), tuple(_BOUNDS), (MaxPool3d,)),
+}
+
+
+def _can_be_fused(conv: Module, norm: Module | None, activation: Module | None, pool: Any) -> bool:
+    if not is_plain(conv, *_FOLLOWERS):
+        return False
+    followers = zip((norm, activation, pool), _FOLLOWERS[_kind(conv)], strict=True)
+    return all(part is None or is_plain(part, *kinds) for part, kinds in followers) and (pool is None or pool.is_bare)
+
+
+def _fused(x, conv, norm, activation, residual, pool) -> Tensor:  # type: ignore[no-untyped-def]
     bounds = UNBOUNDED if activation is None else _BOUNDS[type(activation)]
-    pooling = None if pool is None else (pool.kernel_size, pool.stride, pool.padding)
+    pooling = None if pool is None else pool.pooling
     if norm is None:
         return convolve(x, conv.weight, conv.bias, conv.options, residual, bounds, pooling)
-    inputs = [x, conv.weight, norm.weight, norm.bias, *(t for t in (conv.bias, residual) if t is not None)]
-    if norm.training or is_recorded(inputs):
+    inputs = [t for t in (x, residual, *_learned(conv, norm)) if t is not None]
+    if norm.training or norm.running_mean is None or is_recorded(inputs):
         y = norm.normalise(conv(x), residual, bounds)
         return y if pool is None else pool(y)
     weights, bias = _folded(conv, norm)
     return convolve(x, conv.weight, bias, conv.options, residual, bounds, pooling, weights)
-
-
-_BOUNDS: dict[type[Module], tuple[float, float]] = {ReLU: (0.0, math.inf), ReLU6: (0.0, 6.0)}
 
 
 def _composed(x, conv, norm, activation, residual, pool) -> Tensor:  # type: ignore[no-untyped-def]
@@ -96,7 +97,11 @@ def _composed(x, conv, norm, activation, residual, pool) -> Tensor:  # type: ign
     return y if pool is None else pool(y)
 
 
-def _folded(conv: Conv2d, norm: BatchNorm2d) -> tuple[Weights, Tensor]:
+def _learned(conv, norm) -> list[Tensor | None]:  # type: ignore[no-untyped-def]
+    return [conv.weight, conv.bias, norm.weight, norm.bias]
+
+
+def _folded(conv, norm) -> tuple[Weights, Tensor]:  # type: ignore[no-untyped-def]
     """Weights and bias of the convolution that does both: ``(conv(x) − mean) · scale + shift``.
 
     The scale is multiplied into the weights, rounded once, so a result differs from that of the two steps by some
@@ -104,15 +109,20 @@ def _folded(conv: Conv2d, norm: BatchNorm2d) -> tuple[Weights, Tensor]:
     """
 
     def fold() -> tuple[Weights, Tensor]:
-        mean, var, gamma, beta = (t.array.astype(np.float64) for t in statistics)
+        mean, var = (t.array.astype(np.float64) for t in statistics)
+        offset, gamma, beta = (
+            otherwise if t is None else t.array.astype(np.float64)
+            for t, otherwise in zip(_learned(conv, norm)[1:], (0.0, 1.0, 0.0), strict=True)
+        )
         scale = gamma / np.sqrt(var + norm.eps)
-        shift = beta - mean * scale + (0 if conv.bias is None else conv.bias.array * scale)
+        shift = beta - mean * scale + offset * scale
         dtype = conv.weight.dtype
-        return Weights((conv.weight.array * scale[:, None, None, None]).astype(dtype)), Tensor(shift.astype(dtype))
+        weight = conv.weight.array * np.reshape(scale, (-1, *(1,) * (conv.dims + 1)))
+        return Weights(weight.astype(dtype)), Tensor(shift.astype(dtype))
 
-    statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    biases = () if conv.bias is None else (conv.bias,)
-    return conv.folded.get([conv.weight, *biases, *statistics], fold, norm.eps)
+    statistics = [norm.running_mean, norm.running_var]
+    learned = [t for t in _learned(conv, norm) if t is not None]
+    return conv.folded.get([*learned, *statistics], fold, norm.eps)
 
 
 @dataclass(frozen=True)
@@ -140,16 +150,16 @@ def runs(modules: Iterable[Module]) -> list[Callable[[Tensor], Tensor]]:
     -------
     list of callable
         To be applied one after the other: `Run` for every Conv2d with what follows it of BatchNorm2d, ReLU or ReLU6,
-        and MaxPool2d, in this order; any other module itself.
+        and MaxPool2d, in this order, and the same in one and three dimensions; any other module itself.
     """
     rest = deque(modules)
     cut: list[Callable[[Tensor], Tensor]] = []
     while rest:
-        conv = _next(rest, Conv2d)
-        if conv is None:
-            cut.append(rest.popleft())
+        module = rest.popleft()
+        if is_plain(module, *_FOLLOWERS):
+            cut.append(Run(module, *(_next(rest, *kinds) for kinds in _FOLLOWERS[_kind(module)])))
         else:
-            cut.append(Run(conv, _next(rest, BatchNorm2d), _next(rest, ReLU, ReLU6), _next(rest, MaxPool2d)))
+            cut.append(module)
     return cut
 
 
@@ -160,4 +170,10 @@ def _next(modules: deque[Module], *kinds: type[Module]) -> Module | None:
 
 def is_plain(module: Module, *kinds: type[Module]) -> bool:
     """Whether a module computes what its kind says: a subclass, or an instance, may have a ``forward`` of its own."""
-    return type(module) in kinds and "forward" not in vars(module)
+    return _kind(module) in kinds and "forward" not in vars(module)
+
+
+def _kind(module: Module) -> type[Module]:
+    """Its type; for a layer that takes batches only, the one that takes single images too."""
+    kind = type(module)
+    return kind.__bases__[1] if BatchOnly in kind.__bases__ else kind

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tinytorch.conv.pack import pixels
+from tinytorch.conv.problem import AXIS_NAMES
 from tinytorch.core.tensor import Tensor
 
 Pair = int | Sequence[int]
@@ -16,28 +17,48 @@ Bounds = tuple[float, float]  # floor and ceiling that a result is clipped to; (
 UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 
-def check_images(name: str, x: Tensor) -> None:
-    """Raise unless ``x`` is a floating-point tensor of shape (N, C, H, W)."""
+def check_images(name: str, x: Tensor, dims: int = 2) -> None:
+    """Raise unless ``x`` is a floating-point tensor of shape (N, C, …) with ``dims`` spatial dimensions."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} expects a Tensor, got {type(x).__name__}; wrap the array: Tensor(x)")
-    if x.ndim != 4:
-        raise ValueError(
-            f"Expected 4D input (batch, channels, height, width), got {x.shape}\n{_missing_dimension(x.shape)}"
-        )
+    _check_rank(x, dims)
     if x.dtype.kind != "f":
         raise TypeError(f"{name} computes in float32 or float64, got {x.dtype}; convert with x.float()")
 
 
-def _missing_dimension(shape: tuple[int, ...]) -> str:
-    if len(shape) == 3:
-        return f"Fix: add the batch dimension: x = x.reshape({', '.join(map(str, (1, *shape)))})"
-    if len(shape) == 2:
-        return f"Fix: add the batch and channel dimensions: x = x.reshape(1, 1, {shape[0]}, {shape[1]})"
-    return "Fix: reshape the data to (batch, channels, height, width)"
+def _check_rank(x: Tensor, dims: int) -> None:
+    if x.ndim != dims + 2:
+        axes = f"(batch, channels, {', '.join(AXIS_NAMES[dims])})"
+        raise ValueError(f"Expected {dims + 2}D input {axes}, got {x.shape}\n{_missing_dimension(x.shape, dims, axes)}")
+
+
+def _missing_dimension(shape: tuple[int, ...], dims: int, axes: str) -> str:
+    missing = {1: "batch dimension", 2: "batch and channel dimensions"}.get(dims + 2 - len(shape))
+    if missing is None:
+        return f"Fix: reshape the data to {axes}"
+    sizes = ", ".join(map(str, (1,) * (dims + 2 - len(shape)) + shape))
+    return f"Fix: add the {missing}: x = x.reshape({sizes})"
+
+
+def with_batch(x: Tensor, dims: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """``compute(x)``, where an image without a batch, of shape (C, …), is a batch of one on the way."""
+    if not isinstance(x, Tensor) or x.ndim != dims + 1:
+        return compute(x)
+    return compute(x.unsqueeze(0)).squeeze(0)
+
+
+class BatchOnly:
+    """Mixed into a layer in front of it: refuses one image, (C, H, W), that is not a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) as the layer does."""
+        if isinstance(x, Tensor):
+            _check_rank(x, 2)
+        return super().forward(x)  # type: ignore[misc]
 
 
 def rows_of(images: np.ndarray) -> np.ndarray:
-    """View of channels-last (N, C, H, W) as (N·H·W, C)."""
+    """View of channels-last (N, C, …) as (pixels of all images, C)."""
     return pixels(images).reshape(-1, images.shape[1])
 
 

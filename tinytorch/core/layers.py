@@ -1,4 +1,4 @@
-"""Modules: objects that hold parameters and know how to compute. Linear, Dropout, Flatten, Sequential."""
+"""Modules: objects that hold parameters and know how to compute. Linear, Flatten, Sequential."""
 
 from __future__ import annotations
 
@@ -336,32 +336,6 @@ class Linear(Module):
 def _uniform(bound: float, shape: tuple[int, ...]) -> Parameter:
     values = random.generator().uniform(-bound, bound, shape).astype(np.float32)
     return Parameter(lanes_last(values) if values.ndim > 1 else values)
-
-
-class Dropout(Module):
-    """In training zero each element with probability `p` and scale the rest by 1/(1-p); otherwise do nothing.
-
-    Parameters
-    ----------
-    p : float
-        Probability in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If `p` is outside.
-    """
-
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = F.check_probability(p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop elements of a tensor of any shape."""
-        return F.dropout(x, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        """The probability."""
-        return f"p={self.p}"
 
 
 class Flatten(Module):

@@ -1,18 +1,51 @@
-"""Module 09: the layers of a convolutional network, and the one that the module ends with."""
+"""Module 09: the layers of a convolutional network, and the network that the module ends with.
+
+The layers are those of ``tinytorch.nn``, but take batches only: what is missing from ``x.reshape(1, 3, 32, 32)`` is
+more often forgotten than meant.
+"""
 
 from __future__ import annotations
 
-from tinytorch.conv.problem import per_axis
+from typing import Any
+
+from tinytorch.conv.problem import Padding, per_axis
+from tinytorch.core import convolution, pooling
 from tinytorch.core.activations import ReLU
-from tinytorch.core.convolution import Conv2d
 from tinytorch.core.fusion import conv_block
-from tinytorch.core.images import Pair
+from tinytorch.core.images import BatchOnly, Pair
 from tinytorch.core.layers import Linear, Module
 from tinytorch.core.normalisation import BatchNorm2d
-from tinytorch.core.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from tinytorch.core.tensor import Tensor
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Conv2d", "MaxPool2d", "SimpleCNN"]
+
+
+class Conv2d(BatchOnly, convolution.Conv2d):
+    """`nn.Conv2d` for batches, with the arguments in the order of the pages: bias is the sixth."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        bias: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias, **options)
+
+
+class MaxPool2d(BatchOnly, pooling.MaxPool2d):
+    """`nn.MaxPool2d` for batches."""
+
+
+class AvgPool2d(BatchOnly, pooling.AvgPool2d):
+    """`nn.AvgPool2d` for batches."""
+
+
+class AdaptiveAvgPool2d(BatchOnly, pooling.AdaptiveAvgPool2d):
+    """`nn.AdaptiveAvgPool2d` for batches."""
 
 
 class SimpleCNN(Module):

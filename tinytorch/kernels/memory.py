@@ -9,9 +9,13 @@ takes it from there.
 from __future__ import annotations
 
 import math
+import operator
+import os
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +28,33 @@ _Block = tuple[np.ndarray, int]  # memory, and the first aligned address in it
 
 
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
-    """An uninitialised C-ordered array, like ``numpy.empty``, whose memory is recycled."""
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    """An uninitialised C-ordered array, like ``numpy.empty``, whose memory is recycled.
+
+    Raises
+    ------
+    MemoryError
+        If it is larger than the machine's memory: before any of it is touched.
+    """
+    shape = (shape,) if isinstance(shape, int) else tuple(map(operator.index, shape))
     dtype = np.dtype(dtype)
     count = math.prod(shape)
     if count * dtype.itemsize < SMALLEST:
         return np.empty(shape, dtype)
+    if count * dtype.itemsize > installed():
+        raise MemoryError(
+            f"an array of shape {shape} and type {dtype} takes {count * dtype.itemsize:,} bytes, and this machine has "
+            f"{installed():,}; use fewer images at a time, smaller ones, or fewer channels"
+        )
     return np.asarray(_Lease(count * dtype.itemsize)).view(dtype)[:count].reshape(shape)
+
+
+@cache
+def installed() -> int:
+    """Bytes of the machine's memory; where the system does not tell, as many as there are addresses."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
 
 
 def zeros(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:

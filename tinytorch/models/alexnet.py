@@ -6,7 +6,8 @@ Modules and parameters have torchvision's names, so that its trained weights fit
 from __future__ import annotations
 
 from tinytorch.core.activations import ReLU
-from tinytorch.core.layers import Dropout, Linear, Module, Sequential
+from tinytorch.core.layers import Linear, Module, Sequential
+from tinytorch.core.regularisation import Dropout
 from tinytorch.core.spatial import AdaptiveAvgPool2d, Conv2d, MaxPool2d
 from tinytorch.core.tensor import Tensor
 from tinytorch.models.initial import draw_uniform

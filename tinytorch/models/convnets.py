@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tinytorch.core.activations import ReLU
-from tinytorch.core.layers import Dropout, Flatten, Linear, Module, Sequential
+from tinytorch.core.layers import Flatten, Linear, Module, Sequential
+from tinytorch.core.regularisation import Dropout
 from tinytorch.core.spatial import BatchNorm2d, Conv2d, MaxPool2d
 from tinytorch.core.tensor import Tensor
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from tinytorch.conv.pack import taps
 from tinytorch.core import random
+from tinytorch.core.convolution import Conv2d
 from tinytorch.core.layers import Linear, Module, Parameter
-from tinytorch.core.spatial import Conv2d
 
 
 def draw_normal(model: Module, linear_std: float | None = None) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from tinytorch.core.activations import ReLU6
 from tinytorch.core.fusion import conv_block
-from tinytorch.core.layers import Dropout, Linear, Module, Sequential
+from tinytorch.core.layers import Linear, Module, Sequential
 from tinytorch.core.pool_ops import adaptive_avg_pool2d
+from tinytorch.core.regularisation import Dropout
 from tinytorch.core.spatial import BatchNorm2d, Conv2d
 from tinytorch.core.tensor import Tensor
 from tinytorch.models.initial import draw_normal
