@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks conv|train|infer``."""
+"""The command line: ``python -m benchmarks conv|family|train|infer``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MALLOC = {"MALLOC_TRIM_THRESHOLD_": 1 << 32, "MALLOC_MMAP_THRESHOLD_": 1 << 32, 
 class What(StrEnum):
     """What can be measured."""
 
-    conv, train, infer = "conv", "train", "infer"
+    conv, family, train, infer = "conv", "family", "train", "infer"
 
 
 def main(
-    what: Annotated[What, typer.Argument(help="Convolution layers, training steps, or networks in inference.")],
+    what: Annotated[What, typer.Argument(help="Convolution layers, all operations, training steps, or inference.")],
     quick: Annotated[bool, typer.Option("--quick", help="3 rounds of short blocks, not 7 of longer ones.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every library.")] = 2,
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,

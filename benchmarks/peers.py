@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,10 @@ from benchmarks.networks import Network, onnx_model, torch_twin
 from benchmarks.timing import Runner
 from tinytorch import Tensor, nn, optim
 from tinytorch.conv.pack import channels_last, lanes_last, pixels
+from tinytorch.kernels.memory import in_order_of
+
+if TYPE_CHECKING:
+    from benchmarks.family import OperationTask
 
 torch, onnxruntime = optional("torch"), optional("onnxruntime")
 
@@ -45,7 +50,7 @@ class ConvTask:
         self.weight = normal(problem.weight_shape) / np.float32(math.sqrt(math.prod(problem.weight_shape[1:])))
         self.dy = normal(problem.output_shape) if training else None
         self.wants_dx = training and not layer.reads_images
-        self.options = {"stride": conv.stride, "padding": conv.padding, "groups": conv.groups}
+        self.options: dict[str, Any] = {"stride": conv.stride, "padding": conv.padding, "groups": conv.groups}
 
 
 class NetworkTask:
@@ -65,7 +70,8 @@ class Peer:
     ----------
     does
         The kinds of task that it takes part in, each a method that makes a `Runner`, or None of a task that is too
-        much: ``conv``, a layer; ``train``, steps whose outputs are the first five losses; ``infer``, a forward.
+        much: ``conv``, a layer; ``operation``, a function; ``train``, steps whose outputs are the first five losses;
+        ``infer``, a forward.
     needs
         Packages that must be installed.
     """
@@ -75,28 +81,29 @@ class Peer:
     needs: tuple[str, ...] = ()
 
 
-def conv_runner(
-    task: ConvTask, name: str, conv2d: Callable[..., Any], leaves: tuple[Any, Any, Any], dy: Any, inference: Mode
-) -> Runner:
-    """A layer forward, or forward and backward through autograd: the same text for two libraries."""
-
-    def forward() -> Any:
-        return conv2d(*leaves, **task.options)
+def autograd_runner(name: str, forward: Callable[[], Any], leaves: Iterable[Any], dy: Any, inference: Mode) -> Runner:
+    """Something forward, or if there is a ``dy`` forward and backward: the same text for two libraries."""
 
     def both() -> Any:
         for leaf in leaves:
             leaf.grad = None
-        y = forward()
-        y.backward(dy)
-        return y
+        results = forward()
+        first(results).backward(dy)
+        return results
 
-    call, mode = (both, nullcontext) if task.training else (forward, inference)
+    call, mode = (forward, inference) if dy is None else (both, nullcontext)
 
     def outputs() -> list[np.ndarray]:
-        y = call().detach().numpy()
-        return [y, *(np.asarray(leaf.grad) for leaf in leaves if leaf.grad is not None)]
+        results = call()
+        made = [y.detach().numpy() for y in (results if isinstance(results, tuple) else (results,))]
+        return made + [np.asarray(leaf.grad) for leaf in leaves if leaf.grad is not None]
 
     return Runner(name, call, outputs, mode)
+
+
+def first(results: Any) -> Any:
+    """The output that has a gradient; indices may come after it."""
+    return results[0] if isinstance(results, tuple) else results
 
 
 def step_runner(name: str, model: Any, optimizer: Any, loss_of: Any, images: Any, labels: Any) -> Runner:
@@ -116,13 +123,25 @@ class Ours(Peer):
     """tinytorch through its public functions, images channels last and weights as its layers keep them."""
 
     name = "tinytorch"
-    does: tuple[str, ...] = ("conv", "train", "infer")
+    does: tuple[str, ...] = ("conv", "operation", "train", "infer")
 
     def conv(self, task: ConvTask) -> Runner:
         x = Tensor(channels_last(task.x), requires_grad=task.wants_dx)
         leaves = (x, nn.Parameter(lanes_last(task.weight)), nn.Parameter(task.bias))
         dy = None if task.dy is None else channels_last(task.dy)
-        return conv_runner(task, self.name, nn.functional.conv2d, leaves, dy, tinytorch.no_grad)
+        forward = partial(nn.functional.conv2d, *leaves, **task.options)
+        return autograd_runner(self.name, forward, leaves, dy, tinytorch.no_grad)
+
+    def operation(self, task: OperationTask) -> Runner:
+        leaves = {name: Tensor(self._packed(task, name), requires_grad=True) for name in task.arrays}
+        forward = partial(task.operation, nn.functional, leaves)
+        y = first(forward())
+        dy = in_order_of(y.array, task.gradient(y.shape)) if task.training else None
+        return autograd_runner(self.name, forward, leaves.values(), dy, tinytorch.no_grad)
+
+    def _packed(self, task: OperationTask, name: str) -> np.ndarray:
+        pack = channels_last if name == "input" else lanes_last
+        return pack(task.arrays[name]) if task.has_channels(name) else task.arrays[name]
 
     def train(self, task: NetworkTask) -> Runner:
         optimizer = optim.AdamW(task.model.train().parameters(), lr=LEARNING_RATE)
@@ -137,7 +156,7 @@ class Ours(Peer):
 class Torch(Peer):
     """PyTorch as its users write it, in one of its two memory formats."""
 
-    does: tuple[str, ...] = ("conv", "train", "infer")
+    does: tuple[str, ...] = ("conv", "operation", "train", "infer")
     needs = ("torch",)
 
     def __init__(self, name: str, memory_format: str) -> None:
@@ -155,7 +174,19 @@ class Torch(Peer):
         x = self._tensor(task.x).requires_grad_(task.wants_dx)
         leaves = (x, self._tensor(task.weight).requires_grad_(), torch.from_numpy(task.bias).requires_grad_())
         dy = None if task.dy is None else self._tensor(task.dy)
-        return conv_runner(task, self.name, torch.nn.functional.conv2d, leaves, dy, torch.inference_mode)
+        forward = partial(torch.nn.functional.conv2d, *leaves, **task.options)
+        return autograd_runner(self.name, forward, leaves, dy, torch.inference_mode)
+
+    def operation(self, task: OperationTask) -> Runner:
+        leaves = {name: torch.from_numpy(self._packed(task, name)).requires_grad_() for name in task.arrays}
+        forward = partial(task.operation, torch.nn.functional, leaves)
+        y = first(forward())
+        dy = torch.empty_like(y).copy_(torch.from_numpy(task.gradient(tuple(y.shape)))) if task.training else None
+        return autograd_runner(self.name, forward, leaves.values(), dy, torch.inference_mode)
+
+    def _packed(self, task: OperationTask, name: str) -> np.ndarray:
+        is_last = self._format == "channels_last" and task.has_channels(name)  # in 1-D and 3-D too
+        return channels_last(task.arrays[name]) if is_last else task.arrays[name]
 
     def train(self, task: NetworkTask) -> Runner:
         model, labels = self._twin(task).train(), torch.from_numpy(task.labels)

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -13,7 +14,8 @@ import pytest
 import typer
 
 from benchmarks import __main__ as command
-from benchmarks import conv, networks, roofline
+from benchmarks import conv, family, networks, roofline
+from benchmarks.family import FAMILY, OperationTask, op
 from benchmarks.layers import SETS, distinct, single
 from benchmarks.networks import NETWORKS
 from benchmarks.peers import ConvTask, NetworkTask, installed
@@ -131,6 +133,57 @@ def test_everybody_computes_the_same_layer(layer, training):
     gradients = training * (2 if layer.reads_images else 3)
     assert {len(runner.outputs()) for runner in made} == {1 + gradients}
     assert max(compare(made).values()) < 1e-5
+
+
+OPERATIONS = [(group, operation) for group, operations in FAMILY.items() for operation in operations]
+
+
+@pytest.mark.parametrize(("group", "operation"), OPERATIONS, ids=lambda part: getattr(part, "text", part))
+def test_everybody_computes_the_same_operation(group, operation):
+    pytest.importorskip("torch")
+    alone = replace(operation, tensors={**operation.tensors, "input": (1, *operation.tensors["input"][1:])})
+    made = runners("operation", OperationTask(alone, training=True))
+    assert names(made) == {"tinytorch", "torch NCHW", "torch NHWC"}
+    assert min(len(runner.outputs()) for runner in made) >= 1 + len(operation.tensors)
+    assert max(compare(made).values()) < family.TOLERANCE
+
+
+def test_an_operation_forward_has_no_gradients():
+    for runner in runners("operation", OperationTask(op("conv2d", 1, 2, 5, 5, weight=(3, 2, 3, 3)), training=False)):
+        with runner.mode():
+            (y,) = runner.outputs()
+        assert y.shape == (1, 3, 3, 3)
+
+
+def test_the_family_is_measured_in_both_directions_and_summed_up(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    small = {
+        "pads": (op("pad", 1, 2, 4, pad=(1, 1)), op("pad", 1, 2, 5, pad=(1, 1))),
+        "pools": (op("avg_pool1d", 1, 2, 4, kernel_size=2),),
+    }
+    monkeypatch.setattr(family, "FAMILY", small)
+    report = Report(1, ONCE, only="4 ")
+    family.run(report)
+    assert [(row.facts["name"], row.facts["measured"]) for row in report.rows] == [
+        ("pad", "forward + backward"), ("avg_pool1d", "forward + backward"), ("pad", "forward"), ("avg_pool1d", "forward")
+    ]  # fmt: skip
+    assert all(set(row.seconds) == {"tinytorch", "torch NCHW", "torch NHWC"} for row in report.rows)
+    assert [note["name"].split(",")[0] for note in report.notes] == ["pads", "pools", "the family"] * 2
+    assert "1×2×4 kernel_size=2" in capsys.readouterr().out
+
+
+def test_an_operation_is_one_line_of_text():
+    names = {f"{operation.name} {operation.text}" for _, operation in OPERATIONS}
+    assert len(names) == len(OPERATIONS)
+    norm = op("batch_norm", 8, 4, 7, running_mean=None, weight=(4,), bias=(4,), training=True)
+    assert (norm.name, norm.text) == ("batch_norm", "8×4×7 weight=4 training=True")
+
+
+def test_images_and_kernels_may_be_channels_last_and_nothing_else():
+    task = OperationTask(op("layer_norm", 2, 3, 4, 5, normalized_shape=(3, 4, 5), weight=(3, 4, 5)), training=False)
+    assert task.has_channels("input") and not task.has_channels("weight")
+    assert OperationTask(op("conv1d", 2, 3, 4, weight=(3, 3, 1)), training=False).has_channels("weight")
+    assert not OperationTask(op("fold", 2, 9, 4, images=False), training=False).has_channels("input")
 
 
 def test_graph_libraries_take_part_in_inference_alone():
