@@ -135,6 +135,7 @@ def test_options_of_one_number_may_stand_in_a_tuple_as_in_torch():
     x = Tensor(normal(1, 2, 6, 6))
     expected = ops.avg_pool2d(x, 3, 2, 1).data
     np.testing.assert_array_equal(ops.avg_pool2d(x, (3,), [2], (1,)).data, expected)
+    np.testing.assert_array_equal(ops.adaptive_avg_pool2d(x, (4,)).data, ops.adaptive_avg_pool2d(x, 4).data)
     np.testing.assert_array_equal(ops.max_pool2d(x, 3, ()).data, ops.max_pool2d(x, 3).data)
     np.testing.assert_array_equal(ops.max_pool2d(x, 3, []).data, ops.max_pool2d(x, 3).data)
 

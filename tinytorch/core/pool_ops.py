@@ -69,8 +69,8 @@ class Pooling:
                 f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {self.padding_mode!r}"
             )
         kernels, strides = kernel_and_stride(self.kernel_size, self.stride, self.dims)
-        dilations = per_axis("dilation", _for_all(self.dilation, self.dims), self.dims)
-        pads = _pads(_tuples(_for_all(self.padding, self.dims)), sizes, kernels, strides, dilations)
+        dilations = per_axis("dilation", self.dilation, self.dims)
+        pads = _pads(_tuples(self.padding), sizes, kernels, strides, dilations)
         numbers = zip(sizes, kernels, strides, pads, dilations, strict=True)
         axes = tuple(Axis(size, k, s, before, after, d) for size, k, s, (before, after), d in numbers)
         if self.padding_mode == "zeros":
@@ -122,14 +122,8 @@ class Sliding:
 
 def kernel_and_stride(kernel_size: Pair, stride: Pair | None, dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Both along every axis; a stride that is not given is the kernel size."""
-    kernels = per_axis("kernel_size", _for_all(kernel_size, dims), dims)
-    given = stride is not None and stride != () and stride != []
-    return kernels, per_axis("stride", _for_all(stride, dims), dims) if given else kernels
-
-
-def _for_all(option: Any, dims: int) -> Any:
-    """A sequence of one, as many times as there are axes."""
-    return tuple(option) * dims if isinstance(option, tuple | list) and len(option) == 1 else option
+    kernels = per_axis("kernel_size", kernel_size, dims)
+    return kernels, kernels if stride is None or stride in ((), []) else per_axis("stride", stride, dims)
 
 
 def _tuples(padding: Padding) -> Padding:
@@ -556,7 +550,8 @@ def check_output_size(output_size: OutputSize, dims: int = 2) -> tuple[int | Non
     ValueError
         If there are more or fewer than `dims`, or one is not positive.
     """
-    sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * dims
+    sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,)
+    sizes = sizes * dims if len(sizes) == 1 else sizes
     per_axis("output_size", [1 if size is None else size for size in sizes], dims)
     return sizes
 
@@ -626,7 +621,7 @@ def _unpooled_sizes(
 ) -> tuple[int, ...]:
     dims = len(sizes)
     kernels, strides = kernel_and_stride(kernel_size, stride, dims)
-    pads = per_axis("padding", _for_all(padding, dims), dims, least=0)
+    pads = per_axis("padding", padding, dims, least=0)
     usual = tuple((n - 1) * s - 2 * p + k for n, k, s, p in zip(sizes, kernels, strides, pads, strict=True))
     if output_size is None:
         return per_axis("the output's size, (size − 1) · stride − 2 · padding + kernel_size,", usual, dims)
