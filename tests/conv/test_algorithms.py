@@ -110,7 +110,7 @@ def test_im2col_is_exact_on_integers(case, dtype, seed):
 
 
 @FEW
-@given(cases(max_pixels=5), st.sampled_from([np.float32, np.float64]), st.integers(0, 1000))
+@given(cases(max_dims=3, max_pixels=5), st.sampled_from([np.float32, np.float64]), st.integers(0, 1000))
 def test_loops_are_exact_on_integers(case, dtype, seed):
     if problem_of(case).macs < 10_000:
         assert_exact(case, "loops", dtype, seed)
@@ -281,6 +281,5 @@ def test_nan_and_infinity_travel():
 
 def test_refusals_name_a_reason():
     problem = planner.ConvProblem.parse("ic1oc1_id3ih3kd1kh1")
-    assert "not 3" in loops.refuses(problem, "forward")
     assert "not 1×1×1" in planner.ALGORITHMS["winograd"].refuses(problem, "forward")
-    assert im2col.refuses(problem, "forward") is None and direct.refuses(problem, "forward") is None
+    assert all(algorithm.refuses(problem, "forward") is None for algorithm in (im2col, direct, loops))

@@ -2,12 +2,14 @@
 
 Every multiply-accumulate is one line that can be pointed at. Nothing here is fast, and nothing is meant to be: the
 other algorithms are checked against these loops. The two gradients are the same seven loops; only the line in the
-middle changes, because ``y += x · w`` sends ``dy · w`` back to ``x`` and ``dy · x`` back to ``w``.
+middle changes, because ``y += x · w`` sends ``dy · w`` back to ``x`` and ``dy · x`` back to ``w``. For volumes two more
+loops go around them, over the planes of the output and the taps along the depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,14 +22,17 @@ name = "loops"
 
 
 def refuses(problem: ConvProblem, direction: Direction) -> str | None:
-    """Why this algorithm can't, or None."""
-    if problem.dims == 3:
-        return "the seven loops are written for 1 and 2 spatial dimensions, not 3"
+    """None: it can always."""
     return None
 
 
 def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
     """Output (n, co, ho, wo) of input (n, ci, hi, wi) and weights (co, ci/g, kh, kw)."""
+    if problem.dims == 3:
+        volume = channels_last(np.zeros(problem.output_shape, x.dtype))
+        for out_d, k_d, in_d in _planes(problem):
+            volume[:, :, out_d] += forward(_plane(problem), x[:, :, in_d], Weights(weights.array[:, :, k_d]))
+        return finish.apply(volume)
     padded_input, weight_4d = _padded(problem, x), _as_2d(weights.array)
     output = np.zeros(_shape_2d(problem.output_shape), x.dtype)
     batch_size, out_channels, out_height, out_width = output.shape
@@ -53,6 +58,11 @@ def forward(problem: ConvProblem, x: np.ndarray, weights: Weights, finish: Finis
 
 def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: Finish = PLAIN) -> np.ndarray:
     """Gradient of the input: every output pixel hands its gradient back to the pixels it was made of."""
+    if problem.dims == 3:
+        volume = channels_last(np.zeros(problem.input_shape, dy.dtype))
+        for out_d, k_d, in_d in _planes(problem):
+            volume[:, :, in_d] += input_grad(_plane(problem), dy[:, :, out_d], Weights(weights.array[:, :, k_d]))
+        return finish.apply(volume)
     dy_4d, weight_4d = _as_2d(dy), _as_2d(weights.array)
     padded = np.zeros(_padded_shape(problem), dy.dtype)
     for (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), (in_h, in_w) in _visits(problem):
@@ -64,6 +74,11 @@ def input_grad(problem: ConvProblem, dy: np.ndarray, weights: Weights, finish: F
 
 def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Gradient of the weight: every tap sums, over all windows, what it was multiplied with times what came back."""
+    if problem.dims == 3:
+        kernel = np.zeros(problem.weight_shape, dy.dtype)
+        for out_d, k_d, in_d in _planes(problem):
+            kernel[:, :, k_d] += weight_grad(_plane(problem), x[:, :, in_d], dy[:, :, out_d])
+        return kernel
     padded_input, dy_4d = _padded(problem, x), _as_2d(dy)
     gradient = np.zeros(_shape_2d(problem.weight_shape), dy.dtype)
     for (b, out_ch, out_h, out_w), (first_ch, in_ch, k_h, k_w), (in_h, in_w) in _visits(problem):
@@ -71,6 +86,21 @@ def weight_grad(problem: ConvProblem, x: np.ndarray, dy: np.ndarray) -> np.ndarr
             dy_4d[b, out_ch, out_h, out_w] * padded_input[b, first_ch + in_ch, in_h, in_w]
         )
     return gradient.reshape(problem.weight_shape)
+
+
+def _planes(problem: ConvProblem) -> Iterator[tuple[int, int, int]]:
+    """Two loops along the depth: plane of the output, tap, and the plane of the input that they meet at."""
+    depth = problem.axes[0]
+    for out_d in range(depth.out):
+        for k_d in range(depth.kernel):
+            in_d = out_d * depth.stride + k_d * depth.dilation - depth.before
+            if 0 <= in_d < depth.size:
+                yield out_d, k_d, in_d
+
+
+def _plane(problem: ConvProblem) -> ConvProblem:
+    """The convolution of one plane of a volume with one plane of the kernel."""
+    return replace(problem, axes=problem.axes[1:])
 
 
 _Visit = tuple[tuple[int, int, int, int], tuple[int, int, int, int], tuple[int, int]]
