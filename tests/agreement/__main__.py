@@ -23,7 +23,8 @@ Made with PyTorch {torch.__version__.partition("+")[0]} and ONNX {onnx.__version
 OP_DB = """## PyTorch's operator database
 
 Every sample input of `torch.testing._internal.common_methods_invocations.op_db` for the functions of this family, in float32 and float64:
-results, arguments after the call (running statistics), and the gradients of Σ result · random with respect to every input.
+results, arguments after the call (running statistics), and the gradients of Σ result · random with respect to every input. In float64 the
+inputs lie in memory channels last. Not built: {absent}. The database has no fold and no lp_pool.
 """
 
 OP_DB_ERRORS = """### Inputs that must give an error
@@ -39,7 +40,7 @@ with respect to inputs and parameters.
 ONNX = """## The ONNX project's node tests
 
 Every one-node model of `onnx.backend.test` for these operators. A function in `tests/agreement/onnx_nodes.py` carries a node's attributes
-over to our functions' arguments; what has no spelling there is *not expressible*.
+over to our functions' arguments; what has no spelling there is *not expressible*. Outputs only, in float32.
 """
 
 
@@ -59,7 +60,11 @@ def errors(names: Iterable[str], trials: Callable[[str], list[Trial]]) -> Iterab
 
 if __name__ == "__main__":
     print(TEXT)
-    section(OP_DB, both(torch_op_db.OPS, torch_op_db.sample_trials), torch_op_db.DIFFERENCES)
+    section(
+        OP_DB.format(absent=", ".join(torch_op_db.ABSENT)),
+        both(torch_op_db.OPS, torch_op_db.sample_trials),
+        torch_op_db.DIFFERENCES,
+    )
     section(OP_DB_ERRORS, errors(torch_op_db.OPS, torch_op_db.error_trials), torch_op_db.ERROR_DIFFERENCES)
     section(MODULES, both(torch_modules.MODULES, torch_modules.trials), torch_modules.DIFFERENCES)
     section(OP_DB_ERRORS, errors(torch_modules.MODULES, torch_modules.error_trials), torch_modules.ERROR_DIFFERENCES)

@@ -39,7 +39,7 @@ DIFFERENCES: list[Difference] = [
     Difference(
         "MaxPool", FOREIGN, "indices that count down the columns", named("maxpool_with_argmax_2d_precomputed_strides")
     ),
-    Difference("MaxPool", REFUSED, "integers", named("maxpool_2d_uint8")),
+    Difference("MaxPool", REFUSED, "integer input", named("maxpool_2d_uint8")),
     Difference("MaxPool", REFUSED, "padding of more than half the kernel", named("maxpool_2d_pads")),
     Difference(
         "AveragePool",
