@@ -114,9 +114,13 @@ def _copy_area(source, image_at, t, group, row0, col0, rows, cols, area):  # typ
         clear(area, to, first * t.pixel)
         clear(area, to + last * t.pixel, (width - last) * t.pixel)
         at = image_at + (row * t.source_w + left + first * t.pick_w) * t.source_c + group * t.channels
+        to, step = to + first * t.pixel, t.pick_w * t.source_c
+        if t.copy_pixels and not whole:
+            copy_rows(t.copy_pixels, (source, at), step, (area, to), t.pixel, last - first, t.channels)
+            continue
         runs, length = (1, (last - first) * t.channels) if whole else (last - first, t.channels)
         for run in range(runs):
-            copy(area, to + (first + run) * t.pixel, source, at + run * t.pick_w * t.source_c, length)
+            copy(area, to + run * t.pixel, source, at + run * step, length)
 
 
 @jit.parallel

@@ -204,9 +204,11 @@ class _Area:
         """Elements of a copy."""
         return 0 if self.in_place else self.window(self.rows, self.band_rows)[0] * self.line
 
-    def fields(self) -> dict[str, int]:
+    def fields(self, itemsize: int) -> dict[str, int]:
         """The area's part of a table."""
         source_h, source_w, source_c = self.source
+        lanes = target().lanes(itemsize)
+        vectors, short = -(-self.channels // lanes), self.channels <= _SHORT * lanes
         return {
             # the source image, and the pixel at the first tap of the first output
             "source_h": source_h, "source_w": source_w, "source_c": source_c, "channels": self.channels,
@@ -218,12 +220,16 @@ class _Area:
             "in_place": int(self.in_place), "pixel": self.pixel, "line": self.line,
             "area_h": self.window(self.rows, 1)[1], "area_w": self.window(self.cols, 1)[1],
             "span_h": self.rows.span, "span_w": self.cols.span,
+            # how pixels are copied, where they are short
+            "copy_pixels": copy_rows_of(vectors, self.channels % lanes > 0, np.dtype(f"f{itemsize}")) if short else 0,
         }  # fmt: skip
 
 
 # Bytes; pixels at a multiple of it share a few lines of a first-level cache: too few for the rows of a tile, and sooner
 # for the many pixels that a weight gradient sums over.
 _ALIAS, _ALIAS_OF_SUMS = 4096, 2048
+
+_SHORT = 8  # vectors; longer pixels are copied by the C library
 
 
 def _area(  # type: ignore[no-untyped-def]
@@ -244,6 +250,8 @@ def _area(  # type: ignore[no-untyped-def]
     pixel = source[2] if in_place else channels + (16 if channels * itemsize % too_regular == 0 else 0)
     whole = _Area(rows, cols, source, channels, in_place, rows.count, cols.count, pixel)
     row_bytes = whole.window(cols, cols.count)[0] * pixel * itemsize * whole.window(rows, 1)[1]
+    if problem.groups > 1:  # which read the same lines of the cache in turn: all channels should stay there, in half
+        row_bytes = max(row_bytes, source[1] * source[2] * itemsize * rows.step // 2)
     bands = _bands(problem.n, rows.count, row_bytes, budget, workers)
     tiles = -(-cols.count // tile_rows)
     strips = 1 if bands < rows.count else _bands(problem.n * rows.count, tiles, row_bytes // tiles, budget, workers)
@@ -304,7 +312,7 @@ def _sweep(  # type: ignore[no-untyped-def]
         lanes=lanes,
         block=block,
         blocks=blocks,
-        **area.fields(),
+        **area.fields(itemsize),
         **_tiles(tile_rows, cols.count, (vectors, width), lanes, itemsize, ahead),
         # the weights, in rows of a block's lanes: the first tap, from one along the depth to the next, and all taps
         first_tap=((planes.tap * kernel_h + rows.tap) * kernel_w + cols.tap) * channels,
@@ -457,7 +465,7 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
         lanes=line_lanes,
         block=block,
         blocks=blocks,
-        **area.fields(),
+        **area.fields(itemsize),
         **_tiles(tile_rows, line_rows, (vectors, width_of_vector), line_lanes, itemsize),
         # the output gradient: channels of a group, of a pixel, and where blocks of it are copied to
         dy_channels=lanes,
