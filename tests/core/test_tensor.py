@@ -178,13 +178,6 @@ def test_cat_of_different_lengths_as_torch():
     compare(lambda *t: cat(t, axis=1), lambda *t: torch.cat(t, 1), normal(2, 1), normal(2, 0), normal(2, 3))
 
 
-@pytest.mark.parametrize("pad", [(1, 2), (1, 0, 2, 3), (0, 1, 0, 0, 2, 0), ()])
-def test_pad_as_torch(pad):
-    torch = pytest.importorskip("torch")
-    x = normal(2, 3, 4)
-    compare(lambda t: t.pad(pad, 1.5), lambda t: torch.nn.functional.pad(t, pad, value=1.5), x)
-
-
 def test_power_gradients_at_zero_as_torch():
     base, exponent = np.array([0.0, 0.0, 2.0]), np.array([0.0, 2.0, 0.0])
     compare(lambda a, b: a**b, None, base, exponent)
@@ -493,12 +486,6 @@ def test_shape_errors():
         x.mean(2)
     with pytest.raises(ValueError, match="clip needs at least one"):
         x.clip()
-    with pytest.raises(ValueError, match=r"pad must be .* got \(1,\)"):
-        x.pad((1,))
-    with pytest.raises(ValueError, match="crop by slicing"):
-        x.pad((-1, 0))
-    with pytest.raises(ValueError, match="at most 2 axes"):
-        x.pad((0, 0) * 3)
     with pytest.raises(ValueError, match="more than correction=1 elements"):
         x[:, :1].var(1)
     with pytest.raises(ValueError, match="max and min need at least one element"):

@@ -8,13 +8,11 @@ output channels, which fill a vector, are neighbours.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import prange
 
 from tinytorch.conv.weights import Weights
-from tinytorch.kernels import jit, memory
+from tinytorch.kernels import jit, memory, strided
 from tinytorch.kernels.move import copy, transpose, transpose_of
 
 
@@ -28,34 +26,17 @@ def channels_last(array: np.ndarray) -> np.ndarray:
     if pixels(array).flags.c_contiguous:
         return array
     images = empty_channels_last(array.shape, array.dtype)
-    if array.flags.c_contiguous and array.dtype in _FLOATS:
-        sizes = len(array), array.shape[1], math.prod(array.shape[2:])
-        jit.run(_transpose_images, transpose_of(array.dtype), array.reshape(-1), pixels(images).reshape(-1), sizes)
-    else:
-        images[...] = array
+    strided.assign(images, array)
     return images
 
 
 def channels_first(array: np.ndarray) -> np.ndarray:
     """The same (n, c, …) array with its memory in that order; copied only if it is not so already."""
-    if array.flags.c_contiguous or array.dtype not in _FLOATS or not pixels(array).flags.c_contiguous:
-        return np.ascontiguousarray(array)
+    if array.flags.c_contiguous:
+        return array
     planes = memory.empty(array.shape, array.dtype)
-    sizes = len(array), math.prod(array.shape[2:]), array.shape[1]
-    which = transpose_of(array.dtype)
-    jit.run(_transpose_images, which, pixels(array).reshape(-1), planes.reshape(-1), sizes)
+    strided.assign(planes, array)
     return planes
-
-
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-@jit.parallel
-def _transpose_images(which, source, sink, sizes):  # type: ignore[no-untyped-def]
-    images, rows, columns = sizes
-    for n in prange(images):
-        at = np.int64(n) * rows * columns
-        transpose(which, (source, at), columns, (sink, at), rows, rows, columns)
 
 
 def pixels(array: np.ndarray) -> np.ndarray:

@@ -416,12 +416,12 @@ def tile_of_width(rows: int, vectors: int, masked: bool, dtype: np.dtype, width:
 
 
 def table_of(**fields: int) -> np.ndarray:
-    """One row of named integers, as compiled code reads them: ``table[0].name``.
+    """`jit.table_of`, and among the fields where a tile keeps its trip counts.
 
-    Among them is where a tile keeps its trip counts. A constant would stay in kernels that were compiled with another.
+    A constant would stay in kernels that were compiled with another.
     """
-    fields |= {"form": len(NUMBERS)} | {f"at_{name}": NUMBERS.index(name) for name in ("n_o", "n_i", "b_o")}
-    return np.array([tuple(fields.values())], dtype=(np.record, [(name, np.int64) for name in fields]))
+    places = {f"at_{name}": NUMBERS.index(name) for name in ("n_o", "n_i", "b_o")}
+    return jit.table_of(**fields, form=len(NUMBERS), **places)
 
 
 # ---- weight_grad --------------------------------------------------------------------------------------------------

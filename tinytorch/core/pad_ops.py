@@ -13,7 +13,7 @@ import numpy as np
 
 from tinytorch.core.autograd import record
 from tinytorch.core.tensor import Number, Tensor
-from tinytorch.kernels import memory
+from tinytorch.kernels import memory, strided
 
 Widths = tuple[tuple[int, int], ...]  # pixels before and after, for every axis
 Index = tuple[slice, ...]
@@ -69,8 +69,10 @@ def _crop(x: Tensor, widths: Widths) -> Tensor:
 
 def _pad(x: Tensor, widths: Widths, mode: str, value: Number) -> Tensor:
     body = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))
-    out = empty_as(x.array, tuple(n + before + after for n, (before, after) in zip(x.shape, widths, strict=True)))
-    out[body] = x.array
+    out = memory.empty_like(
+        x.array, tuple(n + before + after for n, (before, after) in zip(x.shape, widths, strict=True))
+    )
+    strided.assign(out[(*body, ...)], x.array)
     borders = list(_borders(x.shape, widths, mode, body))
     for _, border, source in borders:
         out[border] = value if mode == "constant" else out[source]
@@ -84,7 +86,7 @@ def _pad(x: Tensor, widths: Widths, mode: str, value: Number) -> Tensor:
 def _folded(grad: np.ndarray, borders: list[tuple[int, Index, Index]], mode: str) -> np.ndarray:
     """A copy with what arrived at each border added to where the border's pixels came from."""
     folded = memory.empty_like(grad)
-    folded[...] = grad
+    strided.assign(folded, grad)
     for axis, border, source in reversed(borders):
         arrived = folded[border]
         folded[source] += arrived.sum(axis=axis, keepdims=True) if mode == "replicate" else arrived
@@ -110,14 +112,6 @@ def _sources(mode: str, before: int, after: int, end: int) -> tuple[slice, slice
     if mode == "replicate":
         return slice(before, before + 1), slice(end - 1, end)
     return slice(end - before, end), slice(before, before + after)
-
-
-def empty_as(template: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised array with the type and the order in memory of ``template``, but another shape."""
-    if template.flags.c_contiguous:
-        return memory.empty(shape, template.dtype)
-    order = sorted(range(template.ndim), key=lambda axis: -abs(template.strides[axis]))
-    return memory.empty([shape[axis] for axis in order], template.dtype).transpose(np.argsort(order))
 
 
 # ---- checks ---------------------------------------------------------------------------------------------

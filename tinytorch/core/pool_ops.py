@@ -21,7 +21,7 @@ from tinytorch.core.autograd import record
 from tinytorch.core.images import Pair, check_images
 from tinytorch.core.pad_ops import pad
 from tinytorch.core.tensor import Tensor
-from tinytorch.kernels import memory, pool
+from tinytorch.kernels import memory, pool, strided
 
 OutputSize = int | None | Sequence[int | None]
 Result = TypeVar("Result")
@@ -476,7 +476,7 @@ def _power_mean(x: Tensor, windows: Sliding, p: float) -> Tensor:
 
     def lp_pool(grad: np.ndarray):
         through = memory.empty_like(y)
-        through[...] = grad
+        strided.assign(through, grad)
         pool.times_powers(y, 1 - p, through)
         dx = _sums_grad(through, images.shape, windows, shares)
         pool.times_powers(images, p - 1, dx)

@@ -17,9 +17,9 @@ from tinytorch.conv.pack import channels_first, channels_last, empty_channels_la
 from tinytorch.conv.problem import AXIS_NAMES, Axis, check_fits, per_axis
 from tinytorch.core.autograd import record
 from tinytorch.core.images import check_images, with_batch
-from tinytorch.core.pad_ops import empty_as, pad
+from tinytorch.core.pad_ops import pad
 from tinytorch.core.tensor import Tensor
-from tinytorch.kernels import memory
+from tinytorch.kernels import memory, strided
 from tinytorch.kernels.resample import Band, identity, resample
 
 Size = int | Sequence[int]
@@ -351,9 +351,9 @@ def _rearranged(input: Tensor, split: Sequence[int], order: Sequence[int], shape
 
 
 def _moved(array: np.ndarray, split: Sequence[int], order: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
-    out = empty_as(array, shape)
+    out = memory.empty_like(array, shape)
     axes = array.reshape(split).transpose(order)
-    out.reshape(axes.shape)[...] = axes  # axes that are only split never need a copy
+    strided.assign(out.reshape(axes.shape), axes)  # axes that are only split never need a copy
     return out
 
 
@@ -450,7 +450,7 @@ def _copy_windows(images: np.ndarray, axes: list[Axis]) -> np.ndarray:
     """Columns (n, c · taps, windows) of padded images."""
     windows = _view_windows(channels_first(images), axes)
     columns = memory.empty(windows.shape, images.dtype)
-    columns[...] = windows
+    strided.assign(columns, windows)
     return columns.reshape(*images.shape[:1], *_column_shape(images.shape[1], axes))
 
 
@@ -460,10 +460,10 @@ def _sum_windows(columns: np.ndarray, shape: tuple[int, ...], axes: list[Axis]) 
     windows = _view_windows(images, axes)
     columns = columns.reshape(windows.shape)
     if all(axis.stride >= axis.extent for axis in axes):
-        windows[...] = columns
+        strided.assign(windows, columns)
         return images
     for tap in np.ndindex(*(axis.kernel for axis in axes)):
-        windows[:, :, *tap] += columns[:, :, *tap]
+        strided.add(windows[:, :, *tap], columns[:, :, *tap])
     return images
 
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from tinytorch.conv.pack import channels_first
 from tinytorch.core.autograd import Node, is_grad_enabled, record, run_backward
+from tinytorch.kernels import memory
 
 Dims = int | tuple[int, ...] | None
 Number = int | float
@@ -854,35 +855,6 @@ class Tensor:
             ) from error
         return record(data, (self,), backward)
 
-    def pad(self, pad: Sequence[int], value: Number = 0.0) -> Tensor:
-        """Surround with a constant.
-
-        Parameters
-        ----------
-        pad : sequence of int
-            Widths as PyTorch orders them, last axis first: (left, right), (left, right, top, bottom), …
-        value : float
-            The constant.
-
-        Raises
-        ------
-        ValueError
-            If `pad` is not pairs of non-negative integers, at most one pair an axis.
-        """
-        pairs = list(zip(pad[::2], pad[1::2], strict=False))
-        if len(pad) % 2 or len(pairs) > self.ndim or any(width < 0 for width in pad):
-            raise ValueError(
-                f"pad must be (before, after) pairs of non-negative integers, last axis first, for at most "
-                f"{self.ndim} axes, got {tuple(pad)}; crop by slicing"
-            )
-        widths = [(0, 0)] * (self.ndim - len(pairs)) + pairs[::-1]
-        inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, self.shape, strict=True))
-
-        def backward(grad: np.ndarray):
-            return (grad[inner],)
-
-        return record(np.pad(self.data, widths, constant_values=value), (self,), backward)
-
     # ---- indexing ---------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Tensor:
@@ -971,13 +943,23 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         If there is no tensor, or the shapes do not fit.
     """
     tensors = _tensors(tensors, "cat")
-    data = np.concatenate([t.data for t in tensors], axis=dim)
+    data = _concatenated([t.array for t in tensors], dim)
     ends = np.cumsum([t.shape[dim] for t in tensors])[:-1]
 
     def backward(grad: np.ndarray):
         return np.split(grad, ends, axis=dim)
 
     return record(data, tuple(tensors), backward)
+
+
+def _concatenated(arrays: list[np.ndarray], axis: int) -> np.ndarray:
+    """`np.concatenate`, with the axes in the first one's order in memory: what is channels last stays so."""
+    ndim = arrays[0].ndim
+    if arrays[0].flags.c_contiguous or not -ndim <= axis < ndim or any(array.ndim != ndim for array in arrays):
+        return np.concatenate(arrays, axis)
+    order = memory.slowest_first(arrays[0])
+    place = order.index(axis % ndim)
+    return np.concatenate([array.transpose(order) for array in arrays], place).transpose(np.argsort(order))
 
 
 @numpy_spelling

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import event
 
 logger = logging.getLogger("tinytorch")
@@ -140,6 +141,11 @@ def run(kernel: Callable[..., Any], *arguments: Any) -> Any:
         return kernel(*arguments)
     with _one_at_a_time:
         return kernel(*arguments)
+
+
+def table_of(**fields: int) -> np.ndarray:
+    """One row of named integers, as compiled code reads them: ``table[0].name``."""
+    return np.array([tuple(fields.values())], dtype=(np.record, [(name, np.int64) for name in fields]))
 
 
 _reentrant = False

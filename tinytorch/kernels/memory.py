@@ -20,6 +20,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from tinytorch.kernels import strided
+
 SMALLEST = 1 << 16  # bytes; the C library already recycles what is smaller
 _GRAIN = 4096  # sizes are rounded up to pages, so that nearly equal shapes share blocks
 _ALIGNMENT = 64  # bytes; one cache line, one AVX-512 vector
@@ -150,11 +152,13 @@ def release() -> None:
     _shelf.clear()
 
 
-def empty_like(template: np.ndarray) -> np.ndarray:
-    """``empty`` with the shape, the type and the order in memory of ``template``."""
-    order = _slowest_first(template)
-    plain = empty(tuple(template.shape[axis] for axis in order), template.dtype)
-    return plain.transpose(np.argsort(order))
+def empty_like(template: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """``empty`` with the type and the order in memory of ``template``, and with its shape if no other is given."""
+    shape = template.shape if shape is None else shape
+    if template.flags.c_contiguous:
+        return empty(shape, template.dtype)
+    order = slowest_first(template)
+    return empty(tuple(shape[axis] for axis in order), template.dtype).transpose(np.argsort(order))
 
 
 def in_order_of(template: np.ndarray, array: np.ndarray) -> np.ndarray:
@@ -162,22 +166,22 @@ def in_order_of(template: np.ndarray, array: np.ndarray) -> np.ndarray:
     if array.strides == template.strides and array.dtype == template.dtype:
         return array
     copy = empty_like(template)
-    copy[...] = array
+    strided.assign(copy, array)
     return copy
 
 
 def line(array: np.ndarray) -> np.ndarray:
     """All numbers of a dense array as one line, in the order of its memory; a view."""
-    return array if array.ndim == 1 else array.transpose(_slowest_first(array)).reshape(-1)
+    return array if array.ndim == 1 else array.transpose(slowest_first(array)).reshape(-1)
 
 
 def dense(array: np.ndarray) -> np.ndarray:
     """The same array without gaps in memory; copied only if it has some."""
-    ordered = array.transpose(_slowest_first(array))
+    ordered = array.transpose(slowest_first(array))
     return array if ordered.flags.c_contiguous else in_order_of(empty_like(array), array)
 
 
-def _slowest_first(array: np.ndarray) -> tuple[int, ...]:
+def slowest_first(array: np.ndarray) -> tuple[int, ...]:
     """Axes from the slowest to the fastest in memory."""
     if array.flags.c_contiguous:
         return tuple(range(array.ndim))
