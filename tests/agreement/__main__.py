@@ -44,9 +44,9 @@ over to our functions' arguments; what has no spelling there is *not expressible
 """
 
 
-def section(text: str, trials: Iterable[Trial], differences: Sequence[Difference]) -> None:
-    """Print one table under its text."""
-    print(text, *table(list(trials), differences), "", sep="\n")
+def section(text: str, trials: Iterable[Trial], differences: Sequence[Difference]) -> list[str]:
+    """One table under its text."""
+    return [*text.split("\n"), *table(list(trials), differences), ""]
 
 
 def both(names: Iterable[str], trials: Callable[[str, str], list[Trial]]) -> Iterable[Trial]:
@@ -58,14 +58,22 @@ def errors(names: Iterable[str], trials: Callable[[str], list[Trial]]) -> Iterab
     return (trial for name in names for trial in trials(name))
 
 
+def page() -> list[str]:
+    """The lines of docs/agreement.md."""
+    absent = ", ".join(torch_op_db.ABSENT)
+    samples = both(torch_op_db.OPS, torch_op_db.sample_trials)
+    bad_samples = errors(torch_op_db.OPS, torch_op_db.error_trials)
+    modules = both(torch_modules.MODULES, torch_modules.trials)
+    bad_modules = errors(torch_modules.MODULES, torch_modules.error_trials)
+    return [
+        *TEXT.split("\n"),
+        *section(OP_DB.format(absent=absent), samples, torch_op_db.DIFFERENCES),
+        *section(OP_DB_ERRORS, bad_samples, torch_op_db.ERROR_DIFFERENCES),
+        *section(MODULES, modules, torch_modules.DIFFERENCES),
+        *section(OP_DB_ERRORS, bad_modules, torch_modules.ERROR_DIFFERENCES),
+        *section(ONNX, errors(onnx_nodes.OPERATORS, onnx_nodes.trials), onnx_nodes.DIFFERENCES),
+    ]
+
+
 if __name__ == "__main__":
-    print(TEXT)
-    section(
-        OP_DB.format(absent=", ".join(torch_op_db.ABSENT)),
-        both(torch_op_db.OPS, torch_op_db.sample_trials),
-        torch_op_db.DIFFERENCES,
-    )
-    section(OP_DB_ERRORS, errors(torch_op_db.OPS, torch_op_db.error_trials), torch_op_db.ERROR_DIFFERENCES)
-    section(MODULES, both(torch_modules.MODULES, torch_modules.trials), torch_modules.DIFFERENCES)
-    section(OP_DB_ERRORS, errors(torch_modules.MODULES, torch_modules.error_trials), torch_modules.ERROR_DIFFERENCES)
-    section(ONNX, errors(onnx_nodes.OPERATORS, onnx_nodes.trials), onnx_nodes.DIFFERENCES)
+    print(*page(), sep="\n")
