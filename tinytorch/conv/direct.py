@@ -123,12 +123,21 @@ def _copy_area(source, image_at, t, group, row0, col0, rows, cols, area):  # typ
             copy(area, to + run * t.pixel, source, at + run * step, length)
 
 
+@jit.serial
+def _rows_met(t, row):  # type: ignore[no-untyped-def]
+    """The first of the taps along the height that meets a row of the source, and how many do."""
+    top = t.top + row * t.step_h
+    first = min(t.taps_h, max(0, -(top // t.hop_h)))
+    return first, max(0, min(t.taps_h, (t.source_h - top + t.hop_h - 1) // t.hop_h) - first)
+
+
 @jit.parallel
 def _sweep_areas(source, weights, starts, extra, out, scratch, table, sizes, bounds):  # type: ignore[no-untyped-def]
     """Forward, and one phase of input_grad."""
     workers = scratch.shape[0]
     for thread in prange(workers):
         worker, t = np.int64(thread), table[0]
+        size = sizes.copy()
         areas = t.images * t.bands * t.strips * t.groups
         for task in range(areas * t.splits * worker // workers, areas * t.splits * (worker + 1) // workers):
             split, group, strip = task // areas, task % t.groups, task // t.groups % t.strips
@@ -163,6 +172,10 @@ def _sweep_areas(source, weights, starts, extra, out, scratch, table, sizes, bou
                         for row in range(rows):
                             a_at = area_at + row * t.area_h * t.line + chunk * t.chunk
                             c_at = corner + row * t.out_row + lane
+                            first, count = _rows_met(t, row0 + row)  # the others would multiply padding
+                            size[form + t.at_n_o] = count
+                            w_at = weights_at + first * t.weight_row
+                            a_at += first * t.hop_h * t.line
                             for part in range(2):  # whole tiles, then what is left of the line
                                 col = cols // t.tile_rows * t.tile_rows * part
                                 at = c_at + col * t.out_col
@@ -171,9 +184,9 @@ def _sweep_areas(source, weights, starts, extra, out, scratch, table, sizes, bou
                                     (out, at),
                                     (out, at) if later else (starts, lane),
                                     (area, a_at + col * t.area_w * t.pixel),
-                                    (weights, weights_at),
+                                    (weights, w_at),
                                     (extra, at),
-                                    (sizes, form),
+                                    (size, form),
                                     (bounds, 2 * last),
                                     lanes,
                                     int(cols % t.tile_rows > 0) if part else cols // t.tile_rows,

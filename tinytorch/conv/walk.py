@@ -320,6 +320,10 @@ def _sweep(  # type: ignore[no-untyped-def]
         block_taps=math.prod(axis.kernel for axis in problem.axes) * channels,
         chunk=chunk,
         chunks=-(-n_i // chunk),
+        # the taps along the height: how many, source rows and weights from one to the next
+        taps_h=rows.taps,
+        hop_h=rows.hop,
+        weight_row=tap_o * block,
         # the output
         out_at=planes.first * out_plane + rows.first * out_line + cols.first * out_pixel,
         out_plane=planes.stride * out_plane,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,8 @@ def _pad(x: Tensor, widths: Widths, mode: str, value: Number) -> Tensor:
     out = memory.empty_like(
         x.array, tuple(n + before + after for n, (before, after) in zip(x.shape, widths, strict=True))
     )
-    strided.assign(out[(*body, ...)], x.array)
+    inner: Any = (*body, ...)  # a view even of a single number
+    strided.assign(out[inner], x.array)
     borders = list(_borders(x.shape, widths, mode, body))
     for _, border, source in borders:
         out[border] = value if mode == "constant" else out[source]
