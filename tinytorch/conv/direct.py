@@ -251,7 +251,7 @@ def _sum_areas(source, dy, sums, zeros, scratch, table, sizes, bounds):  # type:
                             tile(
                                 rest if part else whole,
                                 (into, into_at),
-                                (into, into_at) if started else (zeros, 0),
+                                (zeros, 0),  # an area has a sum of its own, or later pixels would be lost in it
                                 (dy, dy_at + r) if t.turned else (area, a_at + r),
                                 (area, a_at + b * t.block) if t.turned else (copied, t.copied),
                                 (into, into_at),

@@ -48,9 +48,9 @@ def _channels_second(array: np.ndarray) -> np.ndarray:
     return array.transpose(_CHANNELS_SECOND[array.ndim])
 
 
-# By number of axes; looked up at every call.
-_CHANNELS_LAST = {ndim: (0, *range(2, ndim), 1) for ndim in range(2, 6)}
-_CHANNELS_SECOND = {ndim: (0, ndim - 1, *range(1, ndim - 1)) for ndim in range(2, 6)}
+# By number of axes, of which an array has at most 64; looked up at every call.
+_CHANNELS_LAST = {ndim: (0, *range(2, ndim), 1) for ndim in range(2, 65)}
+_CHANNELS_SECOND = {ndim: (0, ndim - 1, *range(1, ndim - 1)) for ndim in range(2, 65)}
 
 
 def taps(weight: np.ndarray) -> np.ndarray:

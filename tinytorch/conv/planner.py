@@ -162,6 +162,8 @@ def plan(
     _check_tolerance(tolerance)
     wish = algorithm if isinstance(algorithm, Wish) else told(algorithm)
     wish = wish._replace(tolerance=tolerance or wish.tolerance, measure=measure or wish.measure)
+    if problem.live_taps is not None:
+        problem = problem.trimmed()
     return _chosen(problem, direction, wish, np.dtype(dtype).itemsize)
 
 
@@ -321,6 +323,9 @@ def forward(
     algorithm: Choice | Wish | None = None,
 ) -> np.ndarray:
     """Output of a convolution: (n, co, …), channels last in memory."""
+    if (live := problem.live_taps) is not None:
+        weights = Weights.of(weights).array[live]
+        return forward(problem.trimmed(), x, weights, finish, algorithm)
     chosen = _algorithm(problem, "forward", algorithm, x)
     if problem.n == 0:
         return empty_channels_last(problem.output_shape, x.dtype)
@@ -335,6 +340,9 @@ def input_grad(
     finish: Finish = PLAIN,
 ) -> np.ndarray:
     """Gradient of a convolution's input: (n, ci, …), channels last in memory."""
+    if (live := problem.live_taps) is not None:
+        weights = Weights.of(weights).array[live]
+        return input_grad(problem.trimmed(), dy, weights, algorithm, finish)
     chosen = _algorithm(problem, "input_grad", algorithm, dy)
     if problem.n == 0:
         return empty_channels_last(problem.input_shape, dy.dtype)
@@ -345,6 +353,10 @@ def weight_grad(
     problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: Choice | Wish | None = None
 ) -> np.ndarray:
     """Gradient of a convolution's weight: (co, ci/g, …)."""
+    if (live := problem.live_taps) is not None:
+        dw = np.zeros(problem.weight_shape, dy.dtype)
+        dw[live] = weight_grad(problem.trimmed(), x, dy, algorithm)
+        return dw
     chosen = _algorithm(problem, "weight_grad", algorithm, dy)
     if problem.n == 0:
         return np.zeros(problem.weight_shape, dy.dtype)

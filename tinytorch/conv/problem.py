@@ -19,11 +19,14 @@ sh, sw                stride; dh, dw dilation
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 Direction = Literal["forward", "input_grad", "weight_grad"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "input_grad", "weight_grad")
@@ -208,6 +211,19 @@ class ConvProblem:
         return replace(self, axes=axes)
 
     @cached_property
+    def live_taps(self) -> Any:
+        """Index of the weights whose taps may meet a pixel; None where these are all.
+
+        Of a kernel that is dilated beyond the image, the others would multiply nothing but padding.
+        """
+        live = [_live_taps(axis) if axis.dilation > 1 else slice(0, axis.kernel) for axis in self.axes]
+        return None if live == [slice(0, axis.kernel) for axis in self.axes] else (..., *live)
+
+    def trimmed(self) -> ConvProblem:
+        """The same convolution of only these taps."""
+        return replace(self, axes=tuple(map(_trimmed, self.axes, self.live_taps[1:])))
+
+    @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of the definition, padding counted: output elements × taps × channels of a group."""
         return math.prod(self.output_shape) * math.prod(self.weight_shape[1:])
@@ -228,6 +244,23 @@ class ConvProblem:
         return head + "".join(
             "_" + _axis_text(letter, axis) for letter, axis in zip(_letters(self.dims), self.axes, strict=True)
         )
+
+
+def _live_taps(axis: Axis) -> slice:
+    """The taps of an axis that may meet a pixel; a tap that the padding would not reach is kept."""
+    last_window = (axis.out - 1) * axis.stride
+    places = [tap * axis.dilation - axis.before for tap in range(axis.kernel)]
+    live = [tap for tap, place in enumerate(places) if place < axis.size and place + last_window >= 0]
+    first, last = (live[0], live[-1]) if live else (0, 0)
+    first = min(first, axis.before // axis.dilation)
+    last = max(last, axis.kernel - 1 - axis.after // axis.dilation)
+    return slice(first, last + 1)
+
+
+def _trimmed(axis: Axis, taps: slice) -> Axis:
+    before = axis.before - taps.start * axis.dilation
+    after = axis.after - (axis.kernel - taps.stop) * axis.dilation
+    return replace(axis, kernel=taps.stop - taps.start, before=before, after=after)
 
 
 def _frozen(option):  # type: ignore[no-untyped-def]
@@ -320,16 +353,33 @@ def per_axis(name: str, value: int | Sequence[int], dims: int, least: int = 1) -
     ValueError
         When there are too many values, too few, or one is too small.
     """
-    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    is_one = isinstance(value, str) or not isinstance(value, Sequence | np.ndarray)
+    values: tuple[Any, ...] = (value,) if is_one else tuple(value)  # type: ignore[arg-type]
     values = values * dims if len(values) == 1 else values
-    if any(isinstance(v, bool) or not hasattr(v, "__index__") for v in values):
+    if not all(map(_is_index, values)):
         raise TypeError(f"{name} must be an integer or a tuple of {dims} integers, got {value!r}")
     if len(values) != dims:
         raise ValueError(f"{name} must be one integer or {dims} ({', '.join(AXIS_NAMES[dims])}), got {value!r}")
     if min(values) < least:
         rule = {0: "zero or more", 1: "positive"}[least]
         raise ValueError(f"{name} must be {rule}, got {value!r}; the smallest allowed value is {least}")
+    if max(values) >= _MOST:
+        raise ValueError(
+            f"{name} must be less than {_MOST:,}, got {value!r}; no image has as many pixels along an axis"
+        )
     return tuple(int(v) for v in values)
+
+
+_MOST = 1 << 31
+
+
+def _is_index(value: object) -> bool:
+    """Whether it is an integer, of Python or of NumPy; True and False are none."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def _pads(padding, sizes, kernels, strides, dilations) -> tuple[tuple[int, int], ...]:  # type: ignore[no-untyped-def]
@@ -373,6 +423,11 @@ def _transposed(  # type: ignore[no-untyped-def]
     extra = _output_padding(output_padding, strides, dilations)
     wanted = _output_size(output_size, dims)
     if output_size is None and isinstance(padding, str) and padding != "valid":
+        if any(extra):
+            raise ValueError(
+                f"output_padding must be 0 with padding={padding!r}, which says how large the output is, got "
+                f"output_padding={output_padding}; leave it out, or give output_size"
+            )
         wanted = tuple(size * s for size, s in zip(sizes, strides, strict=True))
     pads = _pads(padding, sizes if None in wanted else wanted, kernels, strides, dilations)
     numbers = zip(AXIS_NAMES[dims], sizes, kernels, strides, pads, dilations, extra, wanted, strict=True)

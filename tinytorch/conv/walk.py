@@ -492,7 +492,7 @@ def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
         )
     else:  # b_o is known when a block is copied
         reduction |= dict(zip(("a_o", "a_i", "b_i"), (*of_area, block), strict=True))
-    forms = [*numbers(**reduction), *numbers(**reduction, d_row=padded_lanes, d_t=reduction["c_t"])]
+    forms = [*numbers(**reduction), *numbers(**reduction, e_row=padded_lanes, n_e=1)]
     return Walk(
         table, np.array(forms, np.int64), block, area.scratch + area.band_rows * area.strip_cols * block,
         (1 if by_lanes else min(workers, units), *sums),

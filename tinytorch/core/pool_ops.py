@@ -21,7 +21,7 @@ from tinytorch.core.autograd import record
 from tinytorch.core.images import Pair, check_images
 from tinytorch.core.pad_ops import pad
 from tinytorch.core.tensor import Tensor
-from tinytorch.kernels import memory, pool, strided
+from tinytorch.kernels import memory, norm, pool, strided
 
 OutputSize = int | None | Sequence[int | None]
 Result = TypeVar("Result")
@@ -81,9 +81,8 @@ class Pooling:
         if any(2 * max(axis.before, axis.after) > axis.extent for axis in axes):
             most = min(axis.extent for axis in axes) // 2
             raise ValueError(
-                f"padding must be at most half the kernel, got padding={self.padding} for kernel_size="
-                f"{self.kernel_size}: a window that lies wholly in the padding has no pixel to choose from; use "
-                f"padding={most} or less"
+                f"padding must be at most half the kernel, as in PyTorch, got padding={self.padding} for kernel_size="
+                f"{self.kernel_size}; use padding={most} or less, or pad the input first"
             )
 
     def surround(self, x: Tensor) -> tuple[Tensor, Pooling]:
@@ -123,7 +122,8 @@ class Sliding:
 def kernel_and_stride(kernel_size: Pair, stride: Pair | None, dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Both along every axis; a stride that is not given is the kernel size."""
     kernels = per_axis("kernel_size", kernel_size, dims)
-    return kernels, kernels if stride is None or stride in ((), []) else per_axis("stride", stride, dims)
+    is_given = stride is not None and not (isinstance(stride, Sequence) and not len(stride))
+    return kernels, per_axis("stride", stride, dims) if is_given else kernels  # type: ignore[arg-type]
 
 
 def _tuples(padding: Padding) -> Padding:
@@ -400,6 +400,12 @@ def _mean(x: Tensor, windows: Sliding, divisors: pool.Numbers) -> Tensor:
 
 def _sums(images: np.ndarray, windows: Sliding, divisors: pool.Numbers) -> np.ndarray:
     y = empty_channels_last((*images.shape[:2], *windows.out), images.dtype)
+    if y.size and all(
+        axis.pixels.count[0] == size for axis, size in zip(windows.axes, _voxels(images).shape[1:4], strict=True)
+    ):
+        whole = norm.image_sums(pixels(images).reshape(len(images), -1, images.shape[1]))
+        y[...] = (whole / math.prod(divisor[0] for divisor in divisors)).reshape(y.shape)
+        return y
     pool.sums(_voxels(images), _voxels(y), windows.axes, divisors)
     return y
 
@@ -536,10 +542,16 @@ def adaptive_max_pool(dims: int, input: Tensor, output_size: OutputSize, return_
     return _batched(input, dims, largest)
 
 
+_TABLE = 16  # numbers for each window, at most, while its place is worked out
+
+
 def _windows_for(name: str, x: Tensor, output_size: OutputSize, dims: int) -> Sliding:
     _check(name, x, dims)
     wanted = zip(check_output_size(output_size, dims), x.shape[2:], strict=True)
-    return _adaptive(x.shape[2:], tuple(size if out is None else out for out, size in wanted))
+    out = tuple(size if out is None else out for out, size in wanted)
+    memory.check_size((*x.shape[:2], *out), x.dtype)
+    memory.check_size((max(out), _TABLE), np.int64)
+    return _adaptive(x.shape[2:], out)
 
 
 def check_output_size(output_size: OutputSize, dims: int = 2) -> tuple[int | None, ...]:
@@ -617,7 +629,7 @@ def _put(x: Tensor, places: np.ndarray, shape: tuple[int, ...]) -> Tensor:
 
 
 def _unpooled_sizes(
-    sizes: tuple[int, ...], kernel_size: Pair, stride: Pair | None, padding: Pair, output_size: Sequence[int] | None
+    sizes: tuple[int, ...], kernel_size: Pair, stride: Pair | None, padding: Pair, output_size: Pair | None
 ) -> tuple[int, ...]:
     dims = len(sizes)
     kernels, strides = kernel_and_stride(kernel_size, stride, dims)
@@ -625,7 +637,7 @@ def _unpooled_sizes(
     usual = tuple((n - 1) * s - 2 * p + k for n, k, s, p in zip(sizes, kernels, strides, pads, strict=True))
     if output_size is None:
         return per_axis("the output's size, (size − 1) · stride − 2 · padding + kernel_size,", usual, dims)
-    given = tuple(output_size)
+    given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,)
     wanted = per_axis("output_size", given[2:] if len(given) == dims + 2 else given, dims)
     if any(abs(out - n) >= s for out, n, s in zip(wanted, usual, strides, strict=True)):
         raise ValueError(

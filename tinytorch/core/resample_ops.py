@@ -79,6 +79,8 @@ def interpolate(
     _check_mode(input, mode, align_corners, antialias)
     sizes = input.shape[2:]
     outs, factors = _sizes(sizes, size, scale_factor, bool(recompute_scale_factor))
+    memory.check_size((*input.shape[:2], *outs), input.dtype)
+    memory.check_size((max(outs), _TABLE), np.float64)
     method = f"antialiased {mode}" if antialias else mode
     bands = [_band(method, *axis, bool(align_corners), input.dtype) for axis in zip(sizes, outs, factors, strict=True)]
 
@@ -86,6 +88,9 @@ def interpolate(
         return (_resampled(grad, [band.transposed(n) for band, n in zip(bands, sizes, strict=True)]),)
 
     return record(_resampled(input.array, bands), (input,), backward)
+
+
+_TABLE = 16  # numbers for each pixel along an axis, at most, while its weights are worked out
 
 
 def _resampled(images: np.ndarray, bands: list[Band]) -> np.ndarray:

@@ -40,14 +40,29 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     shape = (shape,) if isinstance(shape, int) else tuple(map(operator.index, shape))
     dtype = np.dtype(dtype)
     count = math.prod(shape)
-    if count * dtype.itemsize < SMALLEST:
+    if 0 < count * dtype.itemsize < SMALLEST:
         return np.empty(shape, dtype)
-    if count * dtype.itemsize > installed():
+    check_size(shape, dtype)
+    if not count:
+        return np.empty(shape, dtype)
+    size = -(-count * dtype.itemsize // _GRAIN) * _GRAIN
+    return np.asarray(_Lease(size, _shelf.take(size))).view(dtype)[:count].reshape(shape)
+
+
+def check_size(shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+    """Raise unless an array of this shape, with at least one number along each axis, would fit the machine.
+
+    Raises
+    ------
+    MemoryError
+        If it is larger than the machine's memory.
+    """
+    size = math.prod(max(n, 1) for n in shape) * np.dtype(dtype).itemsize
+    if size > installed():
         raise MemoryError(
-            f"an array of shape {shape} and type {dtype} takes {count * dtype.itemsize:,} bytes, and this machine has "
+            f"an array of shape {tuple(shape)} and type {np.dtype(dtype)} takes {size:,} bytes, and this machine has "
             f"{installed():,}; use fewer images at a time, smaller ones, or fewer channels"
         )
-    return np.asarray(_Lease(count * dtype.itemsize)).view(dtype)[:count].reshape(shape)
 
 
 @cache
@@ -133,9 +148,8 @@ _shelf = _Shelf(limit=2 << 30)
 class _Lease:
     """Owns one block while any array looks at it; NumPy keeps it alive as the array's base."""
 
-    def __init__(self, size: int):
-        self._size = -(-size // _GRAIN) * _GRAIN
-        self._block = _shelf.take(self._size)
+    def __init__(self, size: int, block: _Block):
+        self._size, self._block = size, block
         self.__array_interface__ = {
             "version": 3,
             "shape": (self._size,),

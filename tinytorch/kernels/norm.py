@@ -36,6 +36,11 @@ def channel_sums(x: np.ndarray) -> np.ndarray:
     return _summed(_channel_sums, 1, x[None])[0, 0]
 
 
+def image_sums(x: np.ndarray) -> np.ndarray:
+    """Σ x over pixels, for each image and channel of (images, pixels, channels)."""
+    return _summed(_channel_sums, 1, x)[0]
+
+
 def channel_moments(x: np.ndarray) -> Pair:
     """Mean and (biased) variance over pixels: (blocks, channels) each.
 

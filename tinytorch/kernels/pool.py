@@ -78,13 +78,15 @@ def sliding(size: int, out: int, kernel: int, stride: int, before: int = 0, dila
 def _windows_of_pixels(places: np.ndarray, out: int, kernel: int, stride: int, dilation: int) -> np.recarray:
     """Window o has a tap t on place p if p = o · stride + t · dilation.
 
-    So every dilation / gcd-th window has one, from the first whose distance to p is a multiple of the dilation.
+    So o · stride ≡ p modulo the dilation. With g, the greatest common divisor of both, that has solutions if g divides
+    p: all o ≡ p / g · (stride / g)⁻¹ modulo dilation / g.
     """
-    hop = dilation // math.gcd(stride, dilation)
+    common = math.gcd(stride, dilation)
+    hop = dilation // common
+    solution = places // common * pow(stride // common, -1, hop) % hop
     lowest = np.maximum(0, -(((kernel - 1) * dilation - places) // stride))
-    fits = (places[:, None] - (lowest[:, None] + np.arange(hop)) * stride) % dilation == 0
-    first = lowest + fits.argmax(axis=1)
-    count = np.where(fits.any(axis=1), (np.minimum(out - 1, places // stride) - first) // hop + 1, 0)
+    first = lowest + (solution - lowest) % hop
+    count = np.where(places % common == 0, (np.minimum(out - 1, places // stride) - first) // hop + 1, 0)
     return _runs(first, count, hop, (places - first * stride) // dilation)
 
 
