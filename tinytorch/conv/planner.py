@@ -162,13 +162,11 @@ def plan(
     _check_tolerance(tolerance)
     wish = algorithm if isinstance(algorithm, Wish) else told(algorithm)
     wish = wish._replace(tolerance=tolerance or wish.tolerance, measure=measure or wish.measure)
-    if problem.live_taps is not None:
-        problem = problem.trimmed()
     return _chosen(problem, direction, wish, np.dtype(dtype).itemsize)
 
 
 def _chosen(problem: ConvProblem, direction: Direction, wish: Wish, itemsize: int) -> Plan:
-    wish = wish.of(direction)
+    problem, wish = problem.trimmed, wish.of(direction)
     if wish.measure and problem.n > 0:
         _measure(problem, direction, itemsize, jit.workers())
     return _plan(problem, direction, wish, itemsize, jit.workers())
@@ -323,13 +321,10 @@ def forward(
     algorithm: Choice | Wish | None = None,
 ) -> np.ndarray:
     """Output of a convolution: (n, co, …), channels last in memory."""
-    if (live := problem.live_taps) is not None:
-        weights = Weights.of(weights).array[live]
-        return forward(problem.trimmed(), x, weights, finish, algorithm)
-    chosen = _algorithm(problem, "forward", algorithm, x)
+    chosen, weights = _algorithm(problem, "forward", algorithm, x), Weights.of(weights)
     if problem.n == 0:
         return empty_channels_last(problem.output_shape, x.dtype)
-    return chosen.forward(problem, x, Weights.of(weights), finish)
+    return chosen.forward(*_live(problem, weights, x), finish)
 
 
 def input_grad(
@@ -340,27 +335,31 @@ def input_grad(
     finish: Finish = PLAIN,
 ) -> np.ndarray:
     """Gradient of a convolution's input: (n, ci, …), channels last in memory."""
-    if (live := problem.live_taps) is not None:
-        weights = Weights.of(weights).array[live]
-        return input_grad(problem.trimmed(), dy, weights, algorithm, finish)
-    chosen = _algorithm(problem, "input_grad", algorithm, dy)
+    chosen, weights = _algorithm(problem, "input_grad", algorithm, dy), Weights.of(weights)
     if problem.n == 0:
         return empty_channels_last(problem.input_shape, dy.dtype)
-    return chosen.input_grad(problem, dy, Weights.of(weights), finish)
+    return chosen.input_grad(*_live(problem, weights, dy), finish)
 
 
 def weight_grad(
     problem: ConvProblem, x: np.ndarray, dy: np.ndarray, algorithm: Choice | Wish | None = None
 ) -> np.ndarray:
     """Gradient of a convolution's weight: (co, ci/g, …)."""
-    if (live := problem.live_taps) is not None:
-        dw = np.zeros(problem.weight_shape, dy.dtype)
-        dw[live] = weight_grad(problem.trimmed(), x, dy, algorithm)
-        return dw
     chosen = _algorithm(problem, "weight_grad", algorithm, dy)
     if problem.n == 0:
         return np.zeros(problem.weight_shape, dy.dtype)
-    return chosen.weight_grad(problem, x, dy)
+    if problem.live_taps is None:
+        return chosen.weight_grad(problem, x, dy)
+    dw = np.zeros(problem.weight_shape, dy.dtype)
+    dw[problem.live_taps] = chosen.weight_grad(problem.trimmed, x, dy)
+    return dw
+
+
+def _live(problem: ConvProblem, weights: Weights, array: np.ndarray) -> tuple[ConvProblem, np.ndarray, Weights]:
+    """Problem, images and weights of those taps that may meet a pixel."""
+    if problem.live_taps is None:
+        return problem, array, weights
+    return problem.trimmed, array, Weights(weights.array[problem.live_taps])
 
 
 def _algorithm(

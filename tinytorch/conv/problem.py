@@ -219,8 +219,11 @@ class ConvProblem:
         live = [_live_taps(axis) if axis.dilation > 1 else slice(0, axis.kernel) for axis in self.axes]
         return None if live == [slice(0, axis.kernel) for axis in self.axes] else (..., *live)
 
+    @cached_property
     def trimmed(self) -> ConvProblem:
         """The same convolution of only these taps."""
+        if self.live_taps is None:
+            return self
         return replace(self, axes=tuple(map(_trimmed, self.axes, self.live_taps[1:])))
 
     @cached_property
