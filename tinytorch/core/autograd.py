@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinytorch.kernels.watch import watcher
+
 if TYPE_CHECKING:
+    from tinytorch.core.reach import Reads
     from tinytorch.core.tensor import Tensor
 
 Backward = Callable[[np.ndarray], Sequence[np.ndarray | None]]
@@ -101,7 +104,7 @@ class Node:
         self.inputs = ()
 
 
-def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward) -> Tensor:
+def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward, reads: Reads | None = None) -> Tensor:
     """Wrap the result of an operation, remembering how to differentiate it if anyone will ask.
 
     Parameters
@@ -115,6 +118,9 @@ def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward) -> 
         with one entry for each input: an array of that input's shape, or None where there is no gradient
         or the input does not require one. It must not modify `grad`, and each array it returns is either
         new or a view of `grad`, never one that it keeps.
+    reads : sequence, optional
+        For each spatial axis, which pixels of the input a pixel of the output is computed from: for watchers only.
+        Left out where these are the pixels at the same place, or where the operation does not know of images.
 
     Returns
     -------
@@ -124,6 +130,8 @@ def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward) -> 
     out = inputs[0].wrap(data)
     if is_recorded(inputs):
         out.attach(Node(backward, tuple(map(_edge, inputs)), out.data.shape, out.data.dtype))
+    if (by := watcher.get()) is not None:
+        by.operation(inputs, out, backward, reads)
     return out
 
 
@@ -194,7 +202,9 @@ def _propagate(node: Node, pending: Pending, retain_graph: bool) -> None:
         node.free()
     if grad is None or backward is None:  # every consumer said None: no gradient comes this way
         return
-    grads = [None if g is None else np.asarray(g) for g in backward(grad)]
+    by = watcher.get()
+    made = backward(grad) if by is None else by.backward(node, lambda: backward(grad))
+    grads = [None if g is None else np.asarray(g) for g in made]
     for index, (edge, g) in enumerate(zip(inputs, grads, strict=True)):
         if edge is not None and g is not None:
             siblings = [other for other in grads[:index] + grads[index + 1 :] if other is not None]

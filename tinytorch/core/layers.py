@@ -13,6 +13,7 @@ from tinytorch.conv.pack import lanes_last
 from tinytorch.core import functional as F
 from tinytorch.core import random
 from tinytorch.core.tensor import Tensor, as_array
+from tinytorch.kernels.watch import call, watcher
 
 
 class Parameter(Tensor):
@@ -57,7 +58,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward; define `def forward(self, x)` in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if watcher.get() is None:
+            return self.forward(*args, **kwargs)
+        return call(self, args, lambda: self.forward(*args, **kwargs))
 
     # ---- registration -----------------------------------------------------------------------------------
 

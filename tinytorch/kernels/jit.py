@@ -17,6 +17,8 @@ from typing import Any
 import numba
 from numba.core import event
 
+from tinytorch.kernels.watch import rehearsing
+
 logger = logging.getLogger("tinytorch")
 
 # How often a thread of GNU's OpenMP looks for new work before it sleeps. The default of 300,000 looks lasts
@@ -133,8 +135,10 @@ def run(kernel: Callable[..., Any], *arguments: Any) -> Any:
     """Call a parallel kernel, safely from any Python thread.
 
     OpenMP and TBB let several Python threads enter at once. Numba's own ``workqueue`` layer ends the process when two
-    do, so there the calls take turns.
+    do, so there the calls take turns. In a rehearsal it is not called.
     """
+    if rehearsing():
+        return None
     workers()
     if _is_reentrant():
         return kernel(*arguments)

@@ -1,0 +1,76 @@
+"""Who is told of what the library does: the one hook that summaries, profiles and drawings hang on.
+
+Nobody, as a rule; asking costs some tens of nanoseconds. Within `watching(watcher)` the watcher is told, in the thread
+that entered it, of every module that is called, every operation, every convolution and every step of a backward.
+
+A watcher may ask for a rehearsal: then everything runs but the arithmetic. Arrays get their shapes and their storage,
+gradients flow, and no number means anything. Storage that nobody writes to costs no time, so the rehearsal of a large
+network takes some milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+
+class Watcher:
+    """Is told, and by default does nothing about it.
+
+    Attributes
+    ----------
+    rehearsing : bool
+        Whether arithmetic is left out.
+    apart : bool
+        Whether layers that could be computed in one pass are called one after the other.
+    """
+
+    rehearsing = False
+    apart = False
+
+    def call(self, module: Any, inputs: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        """A module is called with ``inputs``; must return ``run()``."""
+        return run()
+
+    def operation(self, inputs: tuple[Any, ...], output: Any, backward: Callable[..., Any], reads: Any) -> None:
+        """A differentiable operation made a tensor from tensors; see `core.autograd.record`."""
+
+    def convolution(self, problem: Any, direction: str, algorithm: str, itemsize: int) -> None:
+        """A direction of a convolution is about to be computed; ``itemsize`` is the bytes of a number."""
+
+    def backward(self, node: Any, run: Callable[[], Any]) -> Any:
+        """A step of a backward runs; must return ``run()``."""
+        return run()
+
+
+watcher: ContextVar[Watcher | None] = ContextVar("tinytorch_watcher", default=None)
+
+
+@contextmanager
+def watching(by: Watcher) -> Iterator[None]:
+    """Tell ``by`` of everything that this thread does within the block, and nobody else."""
+    token = watcher.set(by)
+    try:
+        yield
+    finally:
+        watcher.reset(token)
+
+
+def rehearsing() -> bool:
+    """Whether arithmetic is to be left out."""
+    by = watcher.get()
+    return by is not None and by.rehearsing
+
+
+def apart() -> bool:
+    """Whether layers are to be called one after the other."""
+    by = watcher.get()
+    return by is not None and by.apart
+
+
+def call(module: Any, inputs: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+    """``run()``, as the work of ``module``."""
+    by = watcher.get()
+    return run() if by is None else by.call(module, inputs, run)
