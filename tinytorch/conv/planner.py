@@ -373,15 +373,21 @@ def _rehearsed(
     problem: ConvProblem, direction: Direction, name: str, dtype: np.dtype, weights: Weights | None = None
 ) -> np.ndarray:
     """What the algorithm would return, without numbers in it; while it is made, what the algorithm would hold."""
-    demand = cost(problem, direction, name, dtype.itemsize)
-    if weights is not None:
-        weights.form(_no_numbers, name, direction, demand.forms)
-    held = memory.empty(demand.scratch, np.uint8)  # noqa: F841  it is let go of at the end
+    by = watcher.get()
+    if by is not None and by.holding:
+        demand = cost(problem, direction, name, dtype.itemsize)
+        if weights is not None:
+            weights.form(_no_numbers, name, direction, demand.forms)  # type: ignore[arg-type]
+        held = memory.empty(demand.scratch, np.uint8)  # noqa: F841  it is let go of at the end
     if direction == "weight_grad":
         return memory.empty(problem.weight_shape, dtype)
     return empty_channels_last(problem.output_shape if direction == "forward" else problem.input_shape, dtype)
 
 
-def _no_numbers(weights: Weights, algorithm: str, direction: Direction, size: int) -> np.ndarray:
-    """The storage of a form of the weights."""
-    return memory.empty(size, np.uint8)
+def _no_numbers(weights: Weights, algorithm: str, direction: Direction, size: int) -> tuple[np.ndarray, ...]:
+    """The storage of a form of the weights: for Winograd's that of packed ones, and of those transformed from them.
+
+    Two blocks as in reality, since what is recycled depends on their sizes.
+    """
+    packed = min(size, weights.array.nbytes) if algorithm.startswith("winograd") else size
+    return tuple(memory.empty(part, np.uint8) for part in (packed, size - packed))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,14 +95,17 @@ class Node:
     @property
     def name(self) -> str:
         """Name of the operation: that of the function in which the closure was written."""
-        if self.backward is None:
-            return "freed"
-        return self.backward.__qualname__.split(".<locals>")[0].rsplit(".", 1)[-1].strip("_")
+        return "freed" if self.backward is None else operation_name(self.backward)
 
     def free(self) -> None:
         """Let go of the saved arrays and of the graph before this node."""
         self.backward = None
         self.inputs = ()
+
+
+def operation_name(backward: Backward) -> str:
+    """Name of the function in which a backward was written."""
+    return backward.__qualname__.split(".<locals>")[0].rsplit(".", 1)[-1].strip("_")
 
 
 def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward, reads: Reads | None = None) -> Tensor:
@@ -118,9 +122,9 @@ def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward, rea
         with one entry for each input: an array of that input's shape, or None where there is no gradient
         or the input does not require one. It must not modify `grad`, and each array it returns is either
         new or a view of `grad`, never one that it keeps.
-    reads : sequence, optional
-        For each spatial axis, which pixels of the input a pixel of the output is computed from: for watchers only.
-        Left out where these are the pixels at the same place, or where the operation does not know of images.
+    reads : callable, optional
+        Which pixels of its inputs a pixel of the result is computed from, see `core.reach`: for watchers only.
+        Left out where these are known by the operation's name, or unknown.
 
     Returns
     -------
@@ -164,10 +168,14 @@ def run_backward(tensor: Tensor, gradient: np.ndarray, retain_graph: bool = Fals
     waiting = _count_consumers(tensor.node)
     pending = {tensor.node: gradient}
     ready = [tensor.node]
+    by = watcher.get()
     while ready:
         node = ready.pop()
         inputs = node.inputs
-        _propagate(node, pending, retain_graph)
+        if by is None:
+            _propagate(node, pending, retain_graph)
+        else:
+            by.backward(node, partial(_propagate, node, pending, retain_graph))
         for edge in inputs:
             if isinstance(edge, Node):
                 waiting[edge] -= 1
@@ -202,9 +210,7 @@ def _propagate(node: Node, pending: Pending, retain_graph: bool) -> None:
         node.free()
     if grad is None or backward is None:  # every consumer said None: no gradient comes this way
         return
-    by = watcher.get()
-    made = backward(grad) if by is None else by.backward(node, lambda: backward(grad))
-    grads = [None if g is None else np.asarray(g) for g in made]
+    grads = [None if g is None else np.asarray(g) for g in backward(grad)]
     for index, (edge, g) in enumerate(zip(inputs, grads, strict=True)):
         if edge is not None and g is not None:
             siblings = [other for other in grads[:index] + grads[index + 1 :] if other is not None]

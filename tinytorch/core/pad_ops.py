@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tinytorch.core import reach
 from tinytorch.core.autograd import record
 from tinytorch.core.tensor import Number, Tensor
 from tinytorch.kernels import memory
@@ -78,7 +79,7 @@ def _pad(x: Tensor, widths: Widths, mode: str, value: Number) -> Tensor:
     def backward(grad: np.ndarray):
         return ((grad if mode == "constant" else _folded(grad, borders, mode))[body],)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, reach.padded(widths, x.shape, mode))
 
 
 def _folded(grad: np.ndarray, borders: list[tuple[int, Index, Index]], mode: str) -> np.ndarray:

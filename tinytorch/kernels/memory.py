@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -132,8 +133,8 @@ class _Lease:
     """Owns one block while any array looks at it; NumPy keeps it alive as the array's base."""
 
     def __init__(self, size: int):
-        self._size = -(-size // _GRAIN) * _GRAIN
-        self._block = _shelf.take(self._size)
+        self._size, self._shelf = -(-size // _GRAIN) * _GRAIN, _shelf
+        self._block = self._shelf.take(self._size)
         self.__array_interface__ = {
             "version": 3,
             "shape": (self._size,),
@@ -142,12 +143,27 @@ class _Lease:
         }
 
     def __del__(self) -> None:
-        _shelf.give(self._size, self._block)
+        self._shelf.give(self._size, self._block)
 
 
 def release() -> None:
     """Give every unused block back to the system."""
     _shelf.clear()
+
+
+@contextmanager
+def afresh(recycling: bool = True) -> Iterator[None]:
+    """Within the block nothing is recycled that is not from within the block, or nothing at all.
+
+    For rehearsals in one thread: others, if they run, get fresh memory meanwhile.
+    """
+    global _shelf
+    before, scratches = _shelf, _scratches.arrays
+    _shelf, _scratches.arrays = _Shelf(before.limit if recycling else 0), {}
+    try:
+        yield
+    finally:
+        _shelf, _scratches.arrays = before, scratches
 
 
 def empty_like(template: np.ndarray) -> np.ndarray:

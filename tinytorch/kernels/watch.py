@@ -25,14 +25,20 @@ class Watcher:
         Whether arithmetic is left out.
     apart : bool
         Whether layers that could be computed in one pass are called one after the other.
+    holding : bool
+        Whether a rehearsal makes, beside results, the storage that algorithms hold while they work.
     """
 
     rehearsing = False
     apart = False
+    holding = True
 
     def call(self, module: Any, inputs: tuple[Any, ...], run: Callable[[], Any]) -> Any:
         """A module is called with ``inputs``; must return ``run()``."""
         return run()
+
+    def fused(self, module: Any, parts: tuple[Any, ...]) -> None:
+        """``module``, called next, computes ``parts`` in the same pass: other modules, and a tensor that it adds."""
 
     def operation(self, inputs: tuple[Any, ...], output: Any, backward: Callable[..., Any], reads: Any) -> None:
         """A differentiable operation made a tensor from tensors; see `core.autograd.record`."""
@@ -40,8 +46,14 @@ class Watcher:
     def convolution(self, problem: Any, direction: str, algorithm: str, itemsize: int) -> None:
         """A direction of a convolution is about to be computed; ``itemsize`` is the bytes of a number."""
 
+    def look(self, tensor: Any) -> None:
+        """A number of a tensor is asked for, by an ``if`` for example; in a rehearsal it means nothing."""
+
     def backward(self, node: Any, run: Callable[[], Any]) -> Any:
-        """A step of a backward runs; must return ``run()``."""
+        """A step of a backward runs: the gradients of an operation's inputs, each added to what has arrived there.
+
+        Must return ``run()``.
+        """
         return run()
 
 
@@ -70,7 +82,11 @@ def apart() -> bool:
     return by is not None and by.apart
 
 
-def call(module: Any, inputs: tuple[Any, ...], run: Callable[[], Any]) -> Any:
-    """``run()``, as the work of ``module``."""
+def call(module: Any, inputs: tuple[Any, ...], run: Callable[[], Any], parts: tuple[Any, ...] = ()) -> Any:
+    """``run()``, as the work of ``module``, and of those of ``parts`` that are not None."""
     by = watcher.get()
-    return run() if by is None else by.call(module, inputs, run)
+    if by is None:
+        return run()
+    if joined := tuple(part for part in parts if part is not None):
+        by.fused(module, joined)
+    return by.call(module, inputs, run)
