@@ -5,6 +5,8 @@ A convolution is seven plain loops (``tinytorch/conv/loops.py``), and the same l
 """
 
 from tinytorch import nn, optim
+from tinytorch.analysis.profile import profile
+from tinytorch.analysis.summary import summary
 from tinytorch.conv.planner import plan, use_algorithm
 from tinytorch.conv.problem import ConvProblem
 from tinytorch.core.autograd import enable_grad, is_grad_enabled, no_grad
@@ -45,11 +47,13 @@ __all__ = [
     "ones_like",
     "optim",
     "plan",
+    "profile",
     "rand",
     "randint",
     "randn",
     "set_num_threads",
     "stack",
+    "summary",
     "tensor",
     "use_algorithm",
     "zeros",

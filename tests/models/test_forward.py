@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinytorch import models, no_grad
+from tinytorch.core.convolution import ConvTranspose2d
 from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.random import manual_seed
 from tinytorch.core.spatial import BatchNorm2d, Conv2d
@@ -107,6 +108,23 @@ def mobilenet(net, x):
     return net.linear(step(x, "features.18").mean((2, 3)), "classifier.1")
 
 
+def unet(net, x):
+    def convs(x, name):
+        x = f.relu(net.norm(net.conv(x, f"{name}.0", padding=1), f"{name}.1"))
+        return f.relu(net.norm(net.conv(x, f"{name}.3", padding=1), f"{name}.4"))
+
+    skips = []
+    for level in (1, 2, 3, 4):
+        skips.append(convs(x, f"down{level}"))
+        x = f.max_pool2d(skips[-1], 2)
+    x = convs(x, "bottom")
+    for level in (4, 3, 2, 1):
+        weight, bias = (net.state[f"up{level}.up.{part}"] for part in ("weight", "bias"))
+        x = torch.cat([skips.pop(), f.conv_transpose2d(x, weight, bias, stride=2)], 1)
+        x = convs(x, f"up{level}.convs")
+    return net.conv(x, "classifier")
+
+
 def randomise(model):
     """Statistics, scales and shifts that are all different, so that none can be swapped or left out unnoticed."""
     rng = np.random.default_rng(0)
@@ -116,7 +134,7 @@ def randomise(model):
                 tensor.data[...] = rng.uniform(0.5, 1.5, tensor.shape)
             for tensor in (module.bias, module.running_mean):
                 tensor.data[...] = rng.normal(0, 0.2, tensor.shape)
-        elif isinstance(module, Conv2d) and module.bias is not None:
+        elif isinstance(module, Conv2d | ConvTranspose2d) and module.bias is not None:
             module.bias.data[...] = rng.normal(0, 0.2, module.bias.shape)
 
 
@@ -134,6 +152,7 @@ def images(*shape):
         ("vgg11", lambda net, x: vgg(net, x, (2, 5, 10, 15, 20)), (1, 3, 64, 96)),
         ("vgg13_bn", lambda net, x: vgg(net, x, (6, 13, 20, 27, 34)), (2, 3, 32, 32)),
         ("alexnet", alexnet, (2, 3, 63, 100)),
+        ("unet", unet, (2, 3, 32, 48)),
     ],
 )
 def test_forward_as_torch(name, twin, shape, narrow):
@@ -152,11 +171,23 @@ def test_forward_as_torch(name, twin, shape, narrow):
 def test_a_training_step_of_resnet18_as_torch(dtype, exact, rough):
     """In float32 a number next to zero may pass one ReLU and not the other, and that gradient is another one."""
     manual_seed(0)
-    model = models.resnet18_cifar().to(dtype)
+    x, labels = images(8, 3, 8, 8).astype(dtype), np.arange(8)
+    compare_step(models.resnet18_cifar().to(dtype), lambda net, x: resnet(net, x, True), x, labels, exact, rough)
+
+
+def test_a_training_step_of_a_narrow_unet_as_torch():
+    """Every pixel has a label; gradients part and meet again at each of the four skips."""
+    manual_seed(0)
+    labels = np.random.default_rng(0).integers(0, 5, (3, 32, 16))
+    model = models.UNet(num_classes=5, in_channels=2, width=3).double()
+    compare_step(model, unet, images(3, 2, 32, 16).astype(np.float64), labels, exact=1e-9, rough=1e-9)
+
+
+def compare_step(model, twin, x, labels, exact, rough):
+    """Loss, gradients and running statistics of one step in training."""
     state = {key: torch.from_numpy(value) for key, value in model.state_dict().items()}
     learned = {name: state[name].requires_grad_() for name, _ in model.named_parameters()}
-    x, labels = images(8, 3, 8, 8).astype(dtype), np.arange(8)
-    expected = f.cross_entropy(resnet(Twin(state, training=True), torch.from_numpy(x), True), torch.from_numpy(labels))
+    expected = f.cross_entropy(twin(Twin(state, training=True), torch.from_numpy(x)), torch.from_numpy(labels))
     expected.backward()
     loss = CrossEntropyLoss()(model(Tensor(x)), Tensor(labels))
     loss.backward()

@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 from numba import prange
@@ -266,7 +266,7 @@ class _Plan:
     shares: int
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def _plan(problem: ConvProblem, direction: Direction, itemsize: int, workers: int, adds: bool = False) -> _Plan:
     one, gradient = Axis(1, 1), direction == "weight_grad"
     axes = ((one,) * (problem.dims < 3) + problem.axes + (one,))[:3]

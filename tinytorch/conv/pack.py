@@ -64,6 +64,12 @@ def lanes_last(weight: np.ndarray) -> np.ndarray:
     return ordered.transpose(ordered.ndim - 1, ordered.ndim - 2, *range(ordered.ndim - 2))
 
 
+def lanes_last_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 zeros for (co, ci, …) weights, lanes last, in storage that nobody has written to."""
+    ordered = np.zeros((*shape[2:], *shape[1::-1]), np.float32)
+    return ordered.transpose(ordered.ndim - 1, ordered.ndim - 2, *range(ordered.ndim - 2))
+
+
 def taps_in_line(weights: Weights) -> np.ndarray:
     """Weights (co, ci, …) as (taps, ci, co), contiguous; a view if they are lanes last."""
     by_tap = taps(weights.array)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numba import prange
@@ -115,7 +114,7 @@ class _Plan:
     scratch: int
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def _forward_plans(problem: ConvProblem, itemsize: int, workers: int) -> tuple[_Plan, ...]:
     height, width = axes = _two(problem)
     depth = problem.ci // problem.groups
@@ -127,7 +126,7 @@ def _forward_plans(problem: ConvProblem, itemsize: int, workers: int) -> tuple[_
     return (_plan(problem, source, sink, taps, weight, itemsize, workers),)
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def _input_grad_plans(problem: ConvProblem, itemsize: int, workers: int) -> tuple[_Plan, ...]:
     """One for each stride phase; the taps run backwards."""
     height, width = axes = _two(problem)
@@ -210,10 +209,10 @@ def _turns(way: str, length: int, channels: int, dtype: np.dtype) -> dict[str, i
     return {f"turn_{way}": _turn_of(side, dtype), f"side_{way}": side}
 
 
-@lru_cache
+@jit.planned(maxsize=128)
 def _turn_of(side: int, dtype: np.dtype) -> int:
     """`transpose_of`, for squares of any side."""
-    return 0 if jit.interpreted() else emit.address_of_move(0, 0, side, dtype.itemsize)
+    return emit.address_of_move(0, 0, side, dtype.itemsize) if jit.compiles() else 0
 
 
 # ---- running them -------------------------------------------------------------------------------------------------

@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinytorch.conv import depthwise, direct, fft, im2col, loops, measured, planar
+from tinytorch.conv.cost import cost
 from tinytorch.conv.estimate import steps
 from tinytorch.conv.finish import PLAIN, Finish
 from tinytorch.conv.pack import empty_channels_last
 from tinytorch.conv.problem import DIRECTIONS, ConvProblem, Direction
 from tinytorch.conv.weights import Weights
 from tinytorch.conv.winograd import Winograd
-from tinytorch.kernels import jit
+from tinytorch.kernels import jit, memory
 from tinytorch.kernels.target import target
+from tinytorch.kernels.watch import rehearsing, watcher
 
 
 class Algorithm(Protocol):
@@ -322,6 +324,8 @@ def forward(
 ) -> np.ndarray:
     """Output of a convolution: (n, co, …), channels last in memory."""
     chosen, weights = _algorithm(problem, "forward", algorithm, x), Weights.of(weights)
+    if rehearsing():
+        return _rehearsed(problem, "forward", chosen.name, x.dtype, weights)
     if problem.n == 0:
         return empty_channels_last(problem.output_shape, x.dtype)
     return chosen.forward(*_live(problem, weights, x), finish)
@@ -336,6 +340,8 @@ def input_grad(
 ) -> np.ndarray:
     """Gradient of a convolution's input: (n, ci, …), channels last in memory."""
     chosen, weights = _algorithm(problem, "input_grad", algorithm, dy), Weights.of(weights)
+    if rehearsing():
+        return _rehearsed(problem, "input_grad", chosen.name, dy.dtype, weights)
     if problem.n == 0:
         return empty_channels_last(problem.input_shape, dy.dtype)
     return chosen.input_grad(*_live(problem, weights, dy), finish)
@@ -346,6 +352,8 @@ def weight_grad(
 ) -> np.ndarray:
     """Gradient of a convolution's weight: (co, ci/g, …)."""
     chosen = _algorithm(problem, "weight_grad", algorithm, dy)
+    if rehearsing():
+        return _rehearsed(problem, "weight_grad", chosen.name, dy.dtype)
     if problem.n == 0:
         return np.zeros(problem.weight_shape, dy.dtype)
     if problem.live_taps is None:
@@ -366,4 +374,31 @@ def _algorithm(
     problem: ConvProblem, direction: Direction, wanted: Choice | Wish | None, array: np.ndarray
 ) -> Algorithm:
     wish = wanted if isinstance(wanted, Wish) else told(wanted)
-    return ALGORITHMS[_chosen(problem, direction, wish, array.itemsize).algorithm]
+    name = _chosen(problem, direction, wish, array.itemsize).algorithm
+    if (by := watcher.get()) is not None:
+        by.convolution(problem, direction, name, array.itemsize)
+    return ALGORITHMS[name]
+
+
+def _rehearsed(
+    problem: ConvProblem, direction: Direction, name: str, dtype: np.dtype, weights: Weights | None = None
+) -> np.ndarray:
+    """What the algorithm would return, without numbers in it; while it is made, what the algorithm would hold."""
+    by = watcher.get()
+    if by is not None and by.holding:
+        demand = cost(problem, direction, name, dtype.itemsize)
+        if weights is not None:
+            weights.form(_no_numbers, name, direction, demand.forms)  # type: ignore[arg-type]
+        held = memory.empty(demand.scratch, np.uint8)  # noqa: F841  it is let go of at the end
+    if direction == "weight_grad":
+        return memory.empty(problem.weight_shape, dtype)
+    return empty_channels_last(problem.output_shape if direction == "forward" else problem.input_shape, dtype)
+
+
+def _no_numbers(weights: Weights, algorithm: str, direction: Direction, size: int) -> tuple[np.ndarray, ...]:
+    """The storage of a form of the weights: for Winograd's that of packed ones, and of those transformed from them.
+
+    Two blocks as in reality, since what is recycled depends on their sizes.
+    """
+    packed = min(size, weights.array.nbytes) if algorithm.startswith("winograd") else size
+    return tuple(memory.empty(part, np.uint8) for part in (packed, size - packed))

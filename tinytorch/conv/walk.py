@@ -123,7 +123,7 @@ def _phase(axis: Axis, first: int) -> Taps:
     return Taps(count, first, axis.stride, origin, 1, hop, len(taps), axis.kernel - 1 - taps[-1], tap_step)
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def forward(problem: ConvProblem, itemsize: int, workers: int, adds: bool = False) -> tuple[Walk, ...]:
     """The one sweep of a forward convolution; ``adds`` tells whether a residual is added."""
     problem = joined(problem)
@@ -133,7 +133,7 @@ def forward(problem: ConvProblem, itemsize: int, workers: int, adds: bool = Fals
     return (_sweep(problem, source, sink, taps, itemsize, workers, adds),)
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def input_grad(problem: ConvProblem, itemsize: int, workers: int, adds: bool = False) -> tuple[Walk, ...]:
     """One sweep for each stride phase of the input that meets a tap."""
     problem = joined(problem)
@@ -411,10 +411,10 @@ def _tiles(
     }
 
 
-@lru_cache(maxsize=4096)
+@jit.planned(maxsize=4096)
 def tile_of_width(rows: int, vectors: int, masked: bool, dtype: np.dtype, width: int, ahead: bool = False) -> int:
     """`tile_of`, for vectors of ``width`` lanes."""
-    if width == target().lanes(dtype.itemsize) or jit.interpreted():
+    if width == target().lanes(dtype.itemsize) or not jit.compiles():
         return tile_of(rows, vectors, masked, dtype, ahead)
     return emit.address_of_tile(rows, vectors, int(ahead), int(masked), width, dtype.itemsize)
 
@@ -431,7 +431,7 @@ def table_of(**fields: int) -> np.ndarray:
 # ---- weight_grad --------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def weight_grad(problem: ConvProblem, itemsize: int, workers: int) -> Walk:
     """The table of a weight gradient: every image adds to sums over (kh, kw·ci, co)."""
     problem = joined(problem)

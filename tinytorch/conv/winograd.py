@@ -164,7 +164,7 @@ class _Plan:
     sums: tuple[int, ...] = ()
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def _forward_plan(problem: ConvProblem, m: int, itemsize: int, workers: int, adds: bool) -> _Plan:
     height, width = problem.axes
     source, sink = (height.size, width.size, problem.ci), (height.out, width.out, problem.co)
@@ -172,7 +172,7 @@ def _forward_plan(problem: ConvProblem, m: int, itemsize: int, workers: int, add
     return _sweep_plan(m, problem.n, source, sink, corner, itemsize, workers, adds, turned=False)
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def _input_grad_plan(problem: ConvProblem, m: int, itemsize: int, workers: int, adds: bool) -> _Plan:
     height, width = problem.axes
     source, sink = (height.out, width.out, problem.co), (height.size, width.size, problem.ci)
@@ -247,7 +247,7 @@ def _line(count: int, step: int) -> np.ndarray:
     return np.arange(count) * step
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def _weight_grad_plan(problem: ConvProblem, m: int, itemsize: int, workers: int) -> _Plan:
     height, wide = problem.axes
     source, sink = (height.size, wide.size, problem.ci), (height.out, wide.out, problem.co)

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinytorch.kernels.watch import watcher
+
 if TYPE_CHECKING:
+    from tinytorch.core.reach import Reads
     from tinytorch.core.tensor import Tensor
 
 Backward = Callable[[np.ndarray], Sequence[np.ndarray | None]]
@@ -91,9 +95,7 @@ class Node:
     @property
     def name(self) -> str:
         """Name of the operation: that of the function in which the closure was written."""
-        if self.backward is None:
-            return "freed"
-        return self.backward.__qualname__.split(".<locals>")[0].rsplit(".", 1)[-1].strip("_")
+        return "freed" if self.backward is None else operation_name(self.backward)
 
     def free(self) -> None:
         """Let go of the saved arrays and of the graph before this node."""
@@ -101,7 +103,12 @@ class Node:
         self.inputs = ()
 
 
-def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward) -> Tensor:
+def operation_name(backward: Backward) -> str:
+    """Name of the function in which a backward was written."""
+    return backward.__qualname__.split(".<locals>")[0].rsplit(".", 1)[-1].strip("_")
+
+
+def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward, reads: Reads | None = None) -> Tensor:
     """Wrap the result of an operation, remembering how to differentiate it if anyone will ask.
 
     Parameters
@@ -115,6 +122,9 @@ def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward) -> 
         with one entry for each input: an array of that input's shape, or None where there is no gradient
         or the input does not require one. It must not modify `grad`, and each array it returns is either
         new or a view of `grad`, never one that it keeps.
+    reads : callable, optional
+        Which pixels of its inputs a pixel of the result is computed from, see `core.reach`: for watchers only.
+        Left out where these are known by the operation's name, or unknown.
 
     Returns
     -------
@@ -124,6 +134,8 @@ def record(data: np.ndarray, inputs: tuple[Tensor, ...], backward: Backward) -> 
     out = inputs[0].wrap(data)
     if is_recorded(inputs):
         out.attach(Node(backward, tuple(map(_edge, inputs)), out.data.shape, out.data.dtype))
+    if (by := watcher.get()) is not None:
+        by.operation(inputs, out, backward, reads)
     return out
 
 
@@ -156,10 +168,14 @@ def run_backward(tensor: Tensor, gradient: np.ndarray, retain_graph: bool = Fals
     waiting = _count_consumers(tensor.node)
     pending = {tensor.node: gradient}
     ready = [tensor.node]
+    by = watcher.get()
     while ready:
         node = ready.pop()
         inputs = node.inputs
-        _propagate(node, pending, retain_graph)
+        if by is None:
+            _propagate(node, pending, retain_graph)
+        else:
+            by.backward(node, partial(_propagate, node, pending, retain_graph))
         for edge in inputs:
             if isinstance(edge, Node):
                 waiting[edge] -= 1

@@ -17,6 +17,7 @@ from tinytorch.conv.pack import channels_last
 from tinytorch.conv.planner import Choice
 from tinytorch.conv.problem import AXIS_NAMES, ConvProblem, Padding
 from tinytorch.conv.weights import Weights
+from tinytorch.core import reach
 from tinytorch.core.autograd import is_recorded, record
 from tinytorch.core.images import UNBOUNDED, Bounds, Pair, check_images, rows_of, with_batch
 from tinytorch.core.kept import weights_of
@@ -194,7 +195,7 @@ def convolve(
         dw = None if saved is None else planner.weight_grad(problem, saved, dy, algorithm)
         return (dx, dw) + (() if bias is None else (db,)) + (() if residual is None else (dy,))
 
-    return record(y, tuple(inputs), backward)
+    return record(y, tuple(inputs), backward, reach.windows(problem.axes))
 
 
 def _padded(x: Tensor, weight: Tensor, options: Convolution) -> tuple[Tensor, Convolution]:
@@ -361,7 +362,7 @@ def spread(x: Tensor, weight: Tensor, bias: Tensor | None, options: Transposed) 
         db = norm.channel_sums(rows_of(dy)).astype(dy.dtype) if wanted[2:] == [True] else None
         return (dx, dw, db)[: len(wanted)]
 
-    return record(y, inputs, conv_transpose_backward)
+    return record(y, inputs, conv_transpose_backward, reach.spread(problem.axes))
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinytorch.conv import planner
-from tinytorch.conv.pack import lanes_last
+from tinytorch.conv.pack import lanes_last, lanes_last_zeros
 from tinytorch.conv.planner import Choice, Plan
 from tinytorch.conv.problem import DIRECTIONS, Axis, ConvProblem, Direction, Padding, check_groups, per_axis
 from tinytorch.core import random
@@ -21,6 +21,7 @@ from tinytorch.core.images import Pair, feature_maps
 from tinytorch.core.kept import Kept
 from tinytorch.core.layers import Module, Parameter
 from tinytorch.core.tensor import Tensor
+from tinytorch.kernels.watch import rehearsing
 
 
 class _Filters(Module):
@@ -43,9 +44,13 @@ class _Filters(Module):
             planner.check_choice(algorithm)
 
     def _draw(self, channels: tuple[int, int], fan_in: float, bias: bool) -> None:
-        """Draw the weight, of so many outer and inner channels, from N(0, 2 / fan_in)."""
-        values = random.generator().normal(0, math.sqrt(2 / fan_in), (*channels, *self.kernel_size))
-        self.weight = Parameter(lanes_last(values.astype(np.float32)))
+        """Draw the weight, of so many outer and inner channels, from N(0, 2 / fan_in); in a rehearsal none."""
+        shape = (*channels, *self.kernel_size)
+        if rehearsing():
+            self.weight = Parameter(lanes_last_zeros(shape))
+        else:
+            values = random.generator().normal(0, math.sqrt(2 / fan_in), shape)
+            self.weight = Parameter(lanes_last(values.astype(np.float32)))
         self.bias = Parameter(np.zeros(self.out_channels, np.float32)) if bias else None
 
     def extra_repr(self) -> str:

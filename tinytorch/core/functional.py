@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from tinytorch.conv import planner
 from tinytorch.conv.finish import Finish
 from tinytorch.conv.problem import ConvProblem
+from tinytorch.core import reach
 from tinytorch.core.autograd import is_recorded, record
 from tinytorch.core.kept import weights_of
 from tinytorch.core.tensor import Tensor, numpy_spelling
@@ -131,7 +132,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
     def backward(grad: np.ndarray):
         return (out * (grad - (grad * out).sum(axis=dim, keepdims=True)),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, reach.reduced(x.ndim, dim, True))
 
 
 @numpy_spelling
@@ -142,7 +143,7 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
     def backward(grad: np.ndarray):
         return (grad - np.exp(out) * grad.sum(axis=dim, keepdims=True),)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, reach.reduced(x.ndim, dim, True))
 
 
 def _log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
@@ -192,6 +193,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out.reshape(*shape[:-1], weight.shape[0]),
         (x, weight) if bias is None else (x, weight, bias),
         backward,
+        reach.reduced(len(shape), -1, True),
     )
 
 

@@ -24,6 +24,7 @@ from tinytorch.core.layers import Module
 from tinytorch.core.normalisation import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from tinytorch.core.pooling import MaxPool1d, MaxPool2d, MaxPool3d
 from tinytorch.core.tensor import Tensor
+from tinytorch.kernels.watch import apart, call, rehearsing
 
 
 def conv_block(
@@ -52,7 +53,7 @@ def conv_block(
     Tensor, shape (N, C_out, H_out, W_out)
     """
     can = _can_be_fused(conv, norm, activation, pool) and getattr(x, "ndim", None) == conv.dims + 2  # type: ignore[attr-defined]
-    return (_fused if can else _composed)(x, conv, norm, activation, residual, pool)
+    return (_fused if can and not apart() else _composed)(x, conv, norm, activation, residual, pool)
 
 
 _BOUNDS: dict[type[Module], tuple[float, float]] = {ReLU: (0.0, math.inf), ReLU6: (0.0, 6.0)}
@@ -76,13 +77,17 @@ def _fused(x, conv, norm, activation, residual, pool) -> Tensor:  # type: ignore
     bounds = UNBOUNDED if activation is None else _BOUNDS[type(activation)]
     pooling = None if pool is None else pool.pooling
     if norm is None:
-        return convolve(x, conv.weight, conv.bias, conv.options, residual, bounds, pooling)
+        parts = residual, activation, pool
+        args = conv.options, residual, bounds, pooling
+        return call(conv, (x,), lambda: convolve(x, conv.weight, conv.bias, *args), parts)
     inputs = [t for t in (x, residual, *_learned(conv, norm)) if t is not None]
     if norm.training or norm.running_mean is None or is_recorded(inputs):
-        y = norm.normalise(conv(x), residual, bounds)
+        y = conv(x)
+        y = call(norm, (y,), lambda: norm.normalise(y, residual, bounds), (residual, activation))
         return y if pool is None else pool(y)
     weights, bias = _folded(conv, norm)
-    return convolve(x, conv.weight, bias, conv.options, residual, bounds, pooling, weights)
+    fused = conv.options, residual, bounds, pooling, weights
+    return call(conv, (x,), lambda: convolve(x, conv.weight, bias, *fused), (norm, residual, activation, pool))
 
 
 def _composed(x, conv, norm, activation, residual, pool) -> Tensor:  # type: ignore[no-untyped-def]
@@ -116,13 +121,19 @@ def _folded(conv, norm) -> tuple[Weights, Tensor]:  # type: ignore[no-untyped-de
         )
         scale = gamma / np.sqrt(var + norm.eps)
         shift = beta - mean * scale + offset * scale
-        dtype = conv.weight.dtype
-        weight = conv.weight.array * np.reshape(scale, (-1, *(1,) * (conv.dims + 1)))
-        return Weights(weight.astype(dtype)), Tensor(shift.astype(dtype))
+        return Weights(_scaled(conv.weight.array, scale)), Tensor(shift.astype(conv.weight.dtype))
 
     statistics = [norm.running_mean, norm.running_var]
     learned = [t for t in _learned(conv, norm) if t is not None]
     return conv.folded.get([*learned, *statistics], fold, norm.eps)
+
+
+def _scaled(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Weights times a float64 factor for each output channel, rounded once; in a rehearsal only their storage."""
+    if rehearsing():
+        exact = np.empty_like(weight, np.float64)
+        return np.empty_like(exact, weight.dtype)
+    return (weight * np.reshape(scale, (-1, *(1,) * (weight.ndim - 1)))).astype(weight.dtype)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinytorch.conv.pack import lanes_last
+from tinytorch.conv.pack import lanes_last, lanes_last_zeros
 from tinytorch.core import functional as F
 from tinytorch.core import random
 from tinytorch.core.tensor import Tensor, as_array
+from tinytorch.kernels.watch import call, rehearsing, watcher
 
 
 class Parameter(Tensor):
@@ -57,7 +58,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward; define `def forward(self, x)` in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if watcher.get() is None:
+            return self.forward(*args, **kwargs)
+        return call(self, (*args, *kwargs.values()), lambda: self.forward(*args, **kwargs))
 
     # ---- registration -----------------------------------------------------------------------------------
 
@@ -334,6 +337,9 @@ class Linear(Module):
 
 
 def _uniform(bound: float, shape: tuple[int, ...]) -> Parameter:
+    """Numbers in ±bound; in a rehearsal none are drawn."""
+    if rehearsing():
+        return Parameter(lanes_last_zeros(shape) if len(shape) > 1 else np.zeros(shape, np.float32))
     values = random.generator().uniform(-bound, bound, shape).astype(np.float32)
     return Parameter(lanes_last(values) if values.ndim > 1 else values)
 

@@ -14,6 +14,7 @@ from itertools import compress
 import numpy as np
 
 from tinytorch.conv.pack import channels_first, channels_last, empty_channels_last, pixels
+from tinytorch.core import reach
 from tinytorch.core.autograd import record
 from tinytorch.core.images import UNBOUNDED, Bounds, rows_of
 from tinytorch.core.tensor import Dims, Tensor, as_axis
@@ -207,7 +208,8 @@ def _by_channel(
         return list(compress((dx, d_weight.sum(axis=0), d_bias.sum(axis=0), grad), given))
 
     backward.__qualname__ = name  # for repr
-    return record(y, tuple(t for t in inputs if t is not None), backward)
+    whole = () if groups is None else range(len(rows) > 1, x.ndim)  # the axes of the statistics: of one block, all
+    return record(y, tuple(t for t in inputs if t is not None), backward, reach.reduced(x.ndim, whole, True))
 
 
 def _blocks(images: np.ndarray, blocks: int) -> np.ndarray:
@@ -278,7 +280,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         return (layout.array(dx, shape),)
 
     backward.__qualname__ = "local_response_norm"
-    return record(layout.array(y, shape), (input,), backward)
+    return record(layout.array(y, shape), (input,), backward, reach.reduced(input.ndim, 1, True))
 
 
 # ---- by row ---------------------------------------------------------------------------------------------------------
@@ -374,7 +376,8 @@ def _by_row(
         return list(compress((layout.array(dx, shape), *lines), given))
 
     backward.__qualname__ = "layer_norm" if centred else "rms_norm"
-    return record(layout.array(y, shape), tuple(t for t in inputs if t is not None), backward)
+    reads = reach.reduced(x.ndim, axes, True)
+    return record(layout.array(y, shape), tuple(t for t in inputs if t is not None), backward, reads)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Dims = 1, eps: float = 1e-12) -> Tensor:
@@ -421,7 +424,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: Dims = 1, eps: float = 1e-12) 
         return (layout.array(dx, shape),)
 
     backward.__qualname__ = "normalize"
-    out = record(layout.array(y, shape), (x,), backward)
+    out = record(layout.array(y, shape), (x,), backward, reach.reduced(x.ndim, axes, True))
     return out if input.ndim else out.reshape(())
 
 

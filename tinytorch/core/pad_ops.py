@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.core import reach
 from tinytorch.core.autograd import record
 from tinytorch.core.tensor import Number, Tensor
 from tinytorch.kernels import memory, strided
@@ -82,7 +83,7 @@ def _pad(x: Tensor, widths: Widths, mode: str, value: Number) -> Tensor:
     def backward(grad: np.ndarray):
         return ((grad if mode == "constant" else _folded(grad, borders, mode))[body],)
 
-    return record(out, (x,), backward)
+    return record(out, (x,), backward, reach.padded(widths, x.shape, mode))
 
 
 def _folded(grad: np.ndarray, borders: list[tuple[int, Index, Index]], mode: str) -> np.ndarray:

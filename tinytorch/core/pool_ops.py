@@ -17,6 +17,7 @@ import numpy as np
 
 from tinytorch.conv.pack import channels_last, empty_channels_last, pixels
 from tinytorch.conv.problem import AXIS_NAMES, Axis, Padding, _pads, check_fits, per_axis
+from tinytorch.core import reach
 from tinytorch.core.autograd import record
 from tinytorch.core.images import Pair, check_images
 from tinytorch.core.pad_ops import pad
@@ -106,11 +107,14 @@ class Sliding:
         Where they lie, for depth, height and width.
     padded
         Of each window along those axes, the taps that lie in the image or its padding.
+    reads
+        The same for `autograd.record`.
     """
 
     out: tuple[int, ...]
     axes: pool.Axes
     padded: pool.Numbers
+    reads: reach.Reads
 
     @property
     def held(self) -> pool.Numbers:
@@ -157,7 +161,7 @@ def _sliding(axes: tuple[Axis, ...], grown: tuple[Axis, ...]) -> Sliding:
                 f"{axis.dilation} has none of {axis.size} under its taps; use less padding or dilation"
             )
     padded = [_taps_inside(axis, n) for axis, n in zip(axes, out, strict=True)]
-    return Sliding(out, _volume(windows, pool.sliding(1, 1, 1, 1)), _volume(padded, np.ones(1)))
+    return Sliding(out, _volume(windows, pool.sliding(1, 1, 1, 1)), _volume(padded, np.ones(1)), reach.pooling(axes))
 
 
 def _taps_inside(axis: Axis, out: int) -> np.ndarray:
@@ -170,7 +174,8 @@ def _taps_inside(axis: Axis, out: int) -> np.ndarray:
 def _adaptive(sizes: tuple[int, ...], out: tuple[int, ...]) -> Sliding:
     windows = [pool.adaptive(size, n) for size, n in zip(sizes, out, strict=True)]
     counts = [along.pixels.count.astype(np.float64) for along in windows]
-    return Sliding(out, _volume(windows, pool.sliding(1, 1, 1, 1)), _volume(counts, np.ones(1)))
+    reads = reach.adaptive(sizes, out)
+    return Sliding(out, _volume(windows, pool.sliding(1, 1, 1, 1)), _volume(counts, np.ones(1)), reads)
 
 
 # ---- images as volumes --------------------------------------------------------------------------------------------
@@ -299,7 +304,7 @@ def _largest(x: Tensor, windows: Sliding, return_indices: bool) -> tuple[Tensor,
     def max_pool(grad: np.ndarray):
         return (unpooled_grad(channels_last(grad), winners, shape, windows),)
 
-    out = record(y, (x,), max_pool)
+    out = record(y, (x,), max_pool, windows.reads)
     return out, Tensor.wrap(_indices(winners, shape, windows)) if return_indices else None
 
 
@@ -395,7 +400,7 @@ def _mean(x: Tensor, windows: Sliding, divisors: pool.Numbers) -> Tensor:
     def avg_pool(grad: np.ndarray):
         return (_sums_grad(channels_last(grad), shape, windows, divisors),)
 
-    return record(y, (x,), avg_pool)
+    return record(y, (x,), avg_pool, windows.reads)
 
 
 def _sums(images: np.ndarray, windows: Sliding, divisors: pool.Numbers) -> np.ndarray:
@@ -488,7 +493,7 @@ def _power_mean(x: Tensor, windows: Sliding, p: float) -> Tensor:
         pool.times_powers(images, p - 1, dx)
         return (dx,)
 
-    return record(y, (x,), lp_pool)
+    return record(y, (x,), lp_pool, windows.reads)
 
 
 # ---- as many windows as are wanted --------------------------------------------------------------------------------
@@ -613,10 +618,12 @@ def max_unpool(
     _check("max_unpool", input, dims)
     sizes = _unpooled_sizes(input.shape[2:], kernel_size, stride, padding, output_size)
     _check_indices(indices.array, input.shape, sizes)
-    return _put(input, channels_last(indices.array), (*input.shape[:2], *sizes))
+    options = (*kernel_and_stride(kernel_size, stride, dims), per_axis("padding", padding, dims, least=0))
+    axes = [Axis(size, *option) for size, *option in zip(sizes, *options, strict=True)]
+    return _put(input, channels_last(indices.array), (*input.shape[:2], *sizes), reach.unpooling(axes))
 
 
-def _put(x: Tensor, places: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+def _put(x: Tensor, places: np.ndarray, shape: tuple[int, ...], reads: reach.Reads) -> Tensor:
     y = empty_channels_last(shape, x.dtype)
     pool.put(pixels(channels_last(x.array)), pixels(places), pixels(y), adding=False)
 
@@ -625,7 +632,7 @@ def _put(x: Tensor, places: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         pool.take(pixels(channels_last(grad)), pixels(places), pixels(dx))
         return (dx,)
 
-    return record(y, (x,), max_unpool)
+    return record(y, (x,), max_unpool, reads)
 
 
 def _unpooled_sizes(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinytorch.conv.pack import pixels
-from tinytorch.core import random
+from tinytorch.core import random, reach
 from tinytorch.core.autograd import record
 from tinytorch.core.images import check_images
 from tinytorch.core.layers import Module
@@ -228,7 +228,8 @@ def _by_row(
         return (layout.array(changed(layout.rows(grad.reshape(other)), False), other).reshape(own),)
 
     backward.__qualname__ = name
-    return record(layout.array(changed(layout.rows(seen), True), other).reshape(own), (x,), backward)
+    y = layout.array(changed(layout.rows(seen), True), other).reshape(own)
+    return record(y, (x,), backward, reach.pointwise(x.ndim))
 
 
 def check_probability(p: float) -> float:

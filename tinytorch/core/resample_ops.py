@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinytorch.conv.pack import channels_first, channels_last, empty_channels_last, pixels
 from tinytorch.conv.problem import AXIS_NAMES, Axis, check_fits, per_axis
+from tinytorch.core import reach
 from tinytorch.core.autograd import record
 from tinytorch.core.images import check_images, with_batch
 from tinytorch.core.pad_ops import pad
@@ -82,12 +83,13 @@ def interpolate(
     memory.check_size((*input.shape[:2], *outs), input.dtype)
     memory.check_size((max(outs), _TABLE), np.float64)
     method = f"antialiased {mode}" if antialias else mode
-    bands = [_band(method, *axis, bool(align_corners), input.dtype) for axis in zip(sizes, outs, factors, strict=True)]
+    options = [(*axis, bool(align_corners), input.dtype) for axis in zip(sizes, outs, factors, strict=True)]
+    bands, taps = [_band(method, *option) for option in options], [_taps(method, *option) for option in options]
 
     def backward(grad: np.ndarray):
         return (_resampled(grad, [band.transposed(n) for band, n in zip(bands, sizes, strict=True)]),)
 
-    return record(_resampled(input.array, bands), (input,), backward)
+    return record(_resampled(input.array, bands), (input,), backward, reach.bands(taps))
 
 
 _TABLE = 16  # numbers for each pixel along an axis, at most, while its weights are worked out
@@ -165,6 +167,14 @@ def _band(method: str, size: int, out: int, factor: float | None, align_corners:
     factor = factor if _heeds_factor(method, size, out) else None
     first, count, weights = _METHODS[method](_Grid(size, out, factor, align_corners, places))
     return Band(np.ascontiguousarray(first), count, np.ascontiguousarray(weights, dtype))
+
+
+@lru_cache(maxsize=256)
+def _taps(method: str, size: int, out: int, factor: float | None, *options: Any) -> reach.Band:
+    """What the matrix reads."""
+    heeded = factor if _heeds_factor(method, size, out) else None
+    step = _Grid(size, out, heeded, options[0], np.dtype(np.float64)).step
+    return reach.Band(*_band(method, size, out, factor, *options), float(step))
 
 
 def _heeds_factor(method: str, size: int, out: int) -> bool:
@@ -281,7 +291,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
             f"upscale_factor={r} needs channels divisible by {r**2}, got {channels} in input {input.shape}"
         )
     split = (*batch, channels // r**2, r, r, height, width)
-    return _rearranged(input, split, (0, 3, 1, 4, 2), (*batch, channels // r**2, height * r, width * r))
+    shape, reads = (*batch, channels // r**2, height * r, width * r), reach.pixels_of_blocks(input.ndim, r)
+    return _rearranged(input, split, (0, 3, 1, 4, 2), shape, reads)
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
@@ -309,7 +320,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     if height % r or width % r:
         raise ValueError(f"downscale_factor={r} must divide height and width, got input {input.shape}; crop or pad it")
     split = (*batch, channels, height // r, r, width // r, r)
-    return _rearranged(input, split, (0, 2, 4, 1, 3), (*batch, channels * r**2, height // r, width // r))
+    shape, reads = (*batch, channels * r**2, height // r, width // r), reach.blocks_of_pixels(input.ndim, r)
+    return _rearranged(input, split, (0, 2, 4, 1, 3), shape, reads)
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
@@ -340,10 +352,12 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     if channels % groups:
         raise ValueError(f"groups must divide the channels, got groups={groups} for {channels} in input {input.shape}")
     split = (batch, groups, channels // groups, *sizes)
-    return _rearranged(input, split, (1, 0, *range(2, len(split) - 1)), input.shape)
+    return _rearranged(input, split, (1, 0, *range(2, len(split) - 1)), input.shape, reach.pointwise(input.ndim))
 
 
-def _rearranged(input: Tensor, split: Sequence[int], order: Sequence[int], shape: Sequence[int]) -> Tensor:
+def _rearranged(
+    input: Tensor, split: Sequence[int], order: Sequence[int], shape: Sequence[int], reads: reach.Reads
+) -> Tensor:
     """Split axes, take the last ones in another order, and merge them to ``shape``."""
     lead = len(split) - len(order)
     order = (*range(lead), *(lead + axis for axis in order))
@@ -352,7 +366,7 @@ def _rearranged(input: Tensor, split: Sequence[int], order: Sequence[int], shape
     def backward(grad: np.ndarray):
         return (_moved(grad, merged, np.argsort(order).tolist(), before),)
 
-    return record(_moved(input.array, split, order, tuple(shape)), (input,), backward)
+    return record(_moved(input.array, split, order, tuple(shape)), (input,), backward, reads)
 
 
 def _moved(array: np.ndarray, split: Sequence[int], order: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
@@ -402,7 +416,8 @@ def _unfold(images: Tensor, dims: int, options: tuple[Size, Size, Size, Size]) -
     def backward(grad: np.ndarray):
         return (_sum_windows(grad, shape, axes),)
 
-    return record(_copy_windows(images.array, axes), (images,), backward)
+    columns = _copy_windows(images.array, axes)
+    return record(columns, (images,), backward, reach.columns(axes, columns.shape))
 
 
 def fold(
@@ -447,7 +462,8 @@ def _fold(columns: Tensor, sizes: tuple[int, ...], options: tuple[Size, Size, Si
     def backward(grad: np.ndarray):
         return (_copy_windows(grad, axes),)
 
-    images = record(_sum_windows(columns.array, shape, axes), (columns,), backward)
+    reads = reach.uncolumns(axes, columns.shape)
+    images = record(_sum_windows(columns.array, shape, axes), (columns,), backward, reads)
     return pad(images, [-width for width in _widths(axes)])
 
 

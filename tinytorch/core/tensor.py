@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from tinytorch.conv.pack import channels_first
+from tinytorch.core import reach
 from tinytorch.core.autograd import Node, is_grad_enabled, record, run_backward
 from tinytorch.kernels import memory
+from tinytorch.kernels.watch import watcher
 
 Dims = int | tuple[int, ...] | None
 Number = int | float
@@ -330,8 +332,8 @@ class Tensor:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is None:
-            return np.asarray(self.data, dtype)
-        return np.array(self.data, dtype, copy=copy)
+            return np.asarray(self.numpy(), dtype)
+        return np.array(self.numpy(), dtype, copy=copy)
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -362,10 +364,12 @@ class Tensor:
         """
         if self.size != 1:
             raise ValueError(f"item() needs exactly one element, got shape {self.shape}; reduce first")
-        return self.data.item()
+        return self.numpy().item()
 
     def numpy(self) -> np.ndarray:
         """Return the values as an array that shares memory with the tensor."""
+        if (by := watcher.get()) is not None:
+            by.look(self)
         return self.data
 
     def detach(self) -> Tensor:
@@ -663,7 +667,8 @@ class Tensor:
         def backward(grad: np.ndarray):
             return (np.broadcast_to(_restore_dims(grad, dim, len(shape), keepdim), shape),)
 
-        return record(self.data.sum(axis=dim, dtype=dtype, keepdims=keepdim), (self,), backward)
+        total = self.data.sum(axis=dim, dtype=dtype, keepdims=keepdim)
+        return record(total, (self,), backward, reach.reduced(self.ndim, dim, keepdim))
 
     @numpy_spelling
     def mean(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
@@ -674,7 +679,7 @@ class Tensor:
         def backward(grad: np.ndarray):
             return (np.broadcast_to(_restore_dims(grad / count, dim, len(shape), keepdim), shape),)
 
-        return record(x.data.mean(axis=dim, keepdims=keepdim), (x,), backward)
+        return record(x.data.mean(axis=dim, keepdims=keepdim), (x,), backward, reach.reduced(x.ndim, dim, keepdim))
 
     def _reduced_count(self, dim: Dims) -> int:
         """How many elements a reduction over `dim` combines into one."""
@@ -741,7 +746,7 @@ class Tensor:
 
         extreme_backward.__qualname__ = best.__name__  # max or min, for repr
         out = extreme if keepdim else extreme.squeeze(axis=_axes(dim, data.ndim))
-        return record(out, (self,), extreme_backward)
+        return record(out, (self,), extreme_backward, reach.reduced(data.ndim, dim, keepdim))
 
     @numpy_spelling
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -765,7 +770,7 @@ class Tensor:
                 _sum_to(rows.swapaxes(-1, -2) @ grad, columns.shape).reshape(b.shape) if wants_b else None,
             )
 
-        return record(a @ b, (self, other), backward)
+        return record(a @ b, (self, other), backward, reach.product(a.ndim, b.ndim))
 
     @_binary
     def __rmatmul__(self, other: Tensor) -> Tensor:
@@ -784,7 +789,8 @@ class Tensor:
         def backward(grad: np.ndarray):
             return (grad.reshape(before),)
 
-        return record(_reshaped(self.data, shape_argument(shape)), (self,), backward)
+        data = _reshaped(self.data, shape_argument(shape))
+        return record(data, (self,), backward, reach.reshaped(before, data.shape))
 
     view = reshape
 
@@ -809,7 +815,7 @@ class Tensor:
         def backward(grad: np.ndarray):
             return (grad.swapaxes(dim0, dim1),)
 
-        return record(self.data.swapaxes(dim0, dim1), (self,), backward)
+        return record(self.data.swapaxes(dim0, dim1), (self,), backward, reach.swapped(self.ndim, dim0, dim1))
 
     def permute(self, *dims: Any) -> Tensor:
         """Reorder all axes (a view): axis i of the result is axis dims[i] of self."""
@@ -820,7 +826,7 @@ class Tensor:
         def backward(grad: np.ndarray):
             return (grad.transpose(inverse),)
 
-        return record(data, (self,), backward)
+        return record(data, (self,), backward, reach.permuted(order))
 
     @property
     def T(self) -> Tensor:
@@ -872,7 +878,8 @@ class Tensor:
             return (out,)
 
         picked = data[basic]
-        return record(picked[advanced] if advanced else picked, (self,), index_backward)
+        reads = None if advanced else reach.sliced(basic[:-1], data.shape)
+        return record(picked[advanced] if advanced else picked, (self,), index_backward, reads)
 
 
 def _check_matmul(a: tuple[int, ...], b: tuple[int, ...]) -> None:
@@ -949,7 +956,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     def backward(grad: np.ndarray):
         return np.split(grad, ends, axis=dim)
 
-    return record(data, tuple(tensors), backward)
+    return record(data, tuple(tensors), backward, reach.joined(data.ndim, dim))
 
 
 def _concatenated(arrays: list[np.ndarray], axis: int) -> np.ndarray:
@@ -977,7 +984,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     def backward(grad: np.ndarray):
         return list(np.moveaxis(grad, dim, 0))
 
-    return record(data, tuple(tensors), backward)
+    return record(data, tuple(tensors), backward, reach.stacked(data.ndim - 1, dim))
 
 
 def _tensors(tensors: Sequence[Any], name: str) -> list[Tensor]:

@@ -11,12 +11,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache, wraps
 from typing import Any
 
 import numba
 import numpy as np
 from numba.core import event
+
+from tinytorch.kernels.watch import rehearsing
 
 logger = logging.getLogger("tinytorch")
 
@@ -35,6 +37,30 @@ _one_at_a_time = threading.RLock()
 def interpreted() -> bool:
     """Whether Numba is told to leave every function in plain Python (``NUMBA_DISABLE_JIT``)."""
     return bool(vars(numba.config)["DISABLE_JIT"])
+
+
+def planned(maxsize: int) -> Callable[[Callable[..., Any]], Any]:
+    """``functools.lru_cache`` for what holds addresses of compiled code.
+
+    In a rehearsal nothing is compiled, so what is made there is kept apart from what is called.
+    """
+
+    def decorated(function: Callable[..., Any]) -> Any:
+        kept = lru_cache(maxsize)(lambda rehearsal, *args, **options: function(*args, **options))
+
+        @wraps(function)
+        def looked_up(*args: Any, **options: Any) -> Any:
+            return kept(rehearsing(), *args, **options)
+
+        looked_up.cache_clear = kept.cache_clear  # type: ignore[attr-defined]
+        return looked_up
+
+    return decorated
+
+
+def compiles() -> bool:
+    """Whether code is compiled: not where it stays plain Python, nor in a rehearsal."""
+    return not interpreted() and not rehearsing()
 
 
 def serial(function: Callable[..., Any]) -> Any:
@@ -134,8 +160,10 @@ def run(kernel: Callable[..., Any], *arguments: Any) -> Any:
     """Call a parallel kernel, safely from any Python thread.
 
     OpenMP and TBB let several Python threads enter at once. Numba's own ``workqueue`` layer ends the process when two
-    do, so there the calls take turns.
+    do, so there the calls take turns. In a rehearsal it is not called.
     """
+    if rehearsing():
+        return None
     workers()
     if _is_reentrant():
         return kernel(*arguments)

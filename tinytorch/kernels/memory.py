@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -46,7 +47,7 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     if not count:
         return np.empty(shape, dtype)
     size = -(-count * dtype.itemsize // _GRAIN) * _GRAIN
-    return np.asarray(_Lease(size, _shelf.take(size))).view(dtype)[:count].reshape(shape)
+    return np.asarray(_Lease(_shelf, size, _shelf.take(size))).view(dtype)[:count].reshape(shape)
 
 
 def check_size(shape: Sequence[int], dtype: npt.DTypeLike) -> None:
@@ -148,8 +149,8 @@ _shelf = _Shelf(limit=2 << 30)
 class _Lease:
     """Owns one block while any array looks at it; NumPy keeps it alive as the array's base."""
 
-    def __init__(self, size: int, block: _Block):
-        self._size, self._block = size, block
+    def __init__(self, shelf: _Shelf, size: int, block: _Block):
+        self._shelf, self._size, self._block = shelf, size, block
         self.__array_interface__ = {
             "version": 3,
             "shape": (self._size,),
@@ -158,12 +159,27 @@ class _Lease:
         }
 
     def __del__(self) -> None:
-        _shelf.give(self._size, self._block)
+        self._shelf.give(self._size, self._block)
 
 
 def release() -> None:
     """Give every unused block back to the system."""
     _shelf.clear()
+
+
+@contextmanager
+def afresh(recycling: bool = True) -> Iterator[None]:
+    """Within the block nothing is recycled that is not from within the block, or nothing at all.
+
+    For rehearsals in one thread: others, if they run, get fresh memory meanwhile.
+    """
+    global _shelf
+    before, scratches = _shelf, _scratches.arrays
+    _shelf, _scratches.arrays = _Shelf(before.limit if recycling else 0), {}
+    try:
+        yield
+    finally:
+        _shelf, _scratches.arrays = before, scratches
 
 
 def empty_like(template: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:

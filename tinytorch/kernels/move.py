@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from tinytorch.kernels import emit, jit
@@ -20,10 +18,10 @@ def clear(to, at, count):  # type: ignore[no-untyped-def]
     to[at : at + count] = 0
 
 
-@lru_cache
+@jit.planned(maxsize=128)
 def transpose_of(dtype: np.dtype) -> int:
     """Compile ``transpose``, if need be, and return what it is known by."""
-    return 0 if jit.interpreted() else emit.address_of_move(0, 0, target().lanes(dtype.itemsize), dtype.itemsize)
+    return emit.address_of_move(0, 0, target().lanes(dtype.itemsize), dtype.itemsize) if jit.compiles() else 0
 
 
 def transpose(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
@@ -36,11 +34,11 @@ def transpose(which, source, source_step, sink, sink_step, rows, columns):  # ty
             sink[0][sink[1] + c * sink_step + r] = source[0][source[1] + r * source_step + c]
 
 
-@lru_cache
+@jit.planned(maxsize=128)
 def copy_rows_of(vectors: int, masked: bool, dtype: np.dtype) -> int:
     """Compile ``copy_rows`` for rows of so many vectors, the last full or not, and return what it is known by."""
     width = target().lanes(dtype.itemsize)
-    return 0 if jit.interpreted() else emit.address_of_move(vectors, int(masked), width, dtype.itemsize)
+    return emit.address_of_move(vectors, int(masked), width, dtype.itemsize) if jit.compiles() else 0
 
 
 def copy_rows(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]

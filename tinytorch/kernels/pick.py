@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from tinytorch.kernels import emit, jit
 from tinytorch.kernels.target import target
 
 
-@lru_cache
+@jit.planned(maxsize=128)
 def pick_of(lanes: int, dtype: np.dtype) -> int:
     """Compile ``pick`` for this many channels, if need be, and return what it is known by."""
-    if jit.interpreted():
+    if not jit.compiles():
         return 0
     width = target().lanes(dtype.itemsize)
     return emit.address_of_pick(int(lanes % width > 0), width, dtype.itemsize)

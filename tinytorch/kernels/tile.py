@@ -16,7 +16,6 @@ contract written in vector registers by ``emit.py``.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def numbers(**values: int) -> tuple[int, ...]:
     return tuple(values.get(name, 0) for name in NUMBERS)
 
 
-@lru_cache(maxsize=4096)
+@jit.planned(maxsize=4096)
 def tile_of(rows: int, vectors: int, masked: bool, dtype: Any, ahead: bool = False) -> int:
     """Compile a tile of ``rows × vectors`` registers, if need be, and return what ``tile`` knows it by.
 
@@ -52,7 +51,7 @@ def tile_of(rows: int, vectors: int, masked: bool, dtype: Any, ahead: bool = Fal
         Whether it fetches the next tile's A while it computes.
     """
     width = target().lanes(np.dtype(dtype).itemsize)
-    if jit.interpreted():
+    if not jit.compiles():
         return rows
     return emit.address_of_tile(rows, vectors, int(ahead), int(masked), width, np.dtype(dtype).itemsize)
 

@@ -7,7 +7,9 @@ from tinytorch.models.mobilenet import MobileNetV2, mobilenet_v2
 from tinytorch.models.recipes import RECIPES, Recipe, recipe
 from tinytorch.models.registry import create, names
 from tinytorch.models.resnet import ResNet, resnet18, resnet18_cifar, resnet34, resnet50, resnet101, resnet152
+from tinytorch.models.unet import UNet, unet
 from tinytorch.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
+from tinytorch.models.vit import PatchEmbedding
 
 __all__ = [
     "MLP",
@@ -18,8 +20,10 @@ __all__ = [
     "LeNet5",
     "MNISTConvNet",
     "MobileNetV2",
+    "PatchEmbedding",
     "Recipe",
     "ResNet",
+    "UNet",
     "alexnet",
     "create",
     "mobilenet_v2",
@@ -31,6 +35,7 @@ __all__ = [
     "resnet50",
     "resnet101",
     "resnet152",
+    "unet",
     "vgg11",
     "vgg11_bn",
     "vgg13",

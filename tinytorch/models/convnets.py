@@ -7,6 +7,7 @@ from tinytorch.core.layers import Flatten, Linear, Module, Sequential
 from tinytorch.core.regularisation import Dropout
 from tinytorch.core.spatial import BatchNorm2d, Conv2d, MaxPool2d
 from tinytorch.core.tensor import Tensor
+from tinytorch.models.sizes import checked
 
 
 class MNISTConvNet(Module):
@@ -37,21 +38,6 @@ class MNISTConvNet(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to one score per class."""
         return self.classifier(self.features(x))
-
-
-def checked(shape: tuple[int, int, int], at_least: int) -> tuple[int, int, int]:
-    """Return `shape` if it describes an image that is large enough.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
-    if len(shape) != 3 or min(shape[1:]) < at_least or shape[0] < 1:
-        raise ValueError(
-            f"input_shape must be (channels, height, width), at least {at_least} pixels a side, got {shape}"
-        )
-    return shape
 
 
 class DigitsCNN(Module):

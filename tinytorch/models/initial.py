@@ -10,6 +10,7 @@ from tinytorch.conv.pack import taps
 from tinytorch.core import random
 from tinytorch.core.convolution import Conv2d
 from tinytorch.core.layers import Linear, Module, Parameter
+from tinytorch.kernels.watch import rehearsing
 
 
 def draw_normal(model: Module, linear_std: float | None = None) -> None:
@@ -26,15 +27,20 @@ def draw_normal(model: Module, linear_std: float | None = None) -> None:
     """
     for module in model.modules():
         if isinstance(module, Conv2d):
-            _normal(module.weight, sqrt(2 * module.weight.shape[1] / module.weight.size))
+            draw(module.weight, sqrt(2 * module.weight.shape[1] / module.weight.size))
         elif isinstance(module, Linear) and linear_std is not None:
-            _normal(module.weight, linear_std)
+            draw(module.weight, linear_std)
             if module.bias is not None:
                 module.bias.data[...] = 0
 
 
-def _normal(weight: Parameter, std: float) -> None:
-    """Draw in place and in the order of memory, which for a hundred million numbers is worth it."""
+def draw(weight: Parameter, std: float) -> None:
+    """Draw from N(0, std²), in place and in the order of memory, which for a hundred million numbers is worth it.
+
+    In a rehearsal nothing is drawn.
+    """
+    if rehearsing():
+        return
     values = taps(weight.data)
     random.generator().standard_normal(out=values, dtype=np.float32)
     values *= np.float32(std)

@@ -9,9 +9,12 @@ from tinytorch.core.layers import Module
 from tinytorch.core.spatial import SimpleCNN
 from tinytorch.models import resnet, vgg
 from tinytorch.models.alexnet import alexnet
-from tinytorch.models.convnets import DigitsCNN, LeNet5, MNISTConvNet, checked
+from tinytorch.models.convnets import DigitsCNN, LeNet5, MNISTConvNet
 from tinytorch.models.mlp import MLP
 from tinytorch.models.mobilenet import mobilenet_v2
+from tinytorch.models.sizes import checked
+from tinytorch.models.unet import UNet, check_size
+from tinytorch.models.vit import PatchEmbedding
 
 Shape = tuple[int, int, int]
 Builder = Callable[[Shape, int], Module]
@@ -20,6 +23,18 @@ Builder = Callable[[Shape, int], Module]
 def _of_any_size(network: Callable[[int, int], Module], at_least: int = 1) -> Builder:
     """A network that averages over the image, and so asks only for its channels and a least size."""
     return lambda shape, classes: network(classes, checked(shape, at_least)[0])
+
+
+def _unet(shape: Shape, classes: int) -> Module:
+    channels, *size = checked(shape, at_least=16)
+    check_size(size)
+    return UNet(classes, channels)
+
+
+def _patch_embedding(shape: Shape, classes: int) -> Module:
+    """Tokens, whatever the classes that a transformer would tell from them."""
+    channels, height, width = checked(shape, at_least=16)
+    return PatchEmbedding((height, width), in_channels=channels)
 
 
 _BUILDERS: dict[str, Builder] = {
@@ -44,6 +59,8 @@ _BUILDERS: dict[str, Builder] = {
     "resnet101": _of_any_size(resnet.resnet101),
     "resnet152": _of_any_size(resnet.resnet152),
     "mobilenet_v2": _of_any_size(mobilenet_v2),
+    "unet": _unet,
+    "vit-patch-embedding": _patch_embedding,
 }
 
 
@@ -58,14 +75,16 @@ def create(name: str, input_shape: Shape, num_classes: int) -> Module:
     Parameters
     ----------
     name : str
-        One of `names()`.
+        One of `names()`, spelled as there, so that a network has one name in every record of a run.
     input_shape : (channels, height, width)
+        For "unet" and "vit-patch-embedding", height and width are multiples of 16.
     num_classes : int
+        Scores for an image, for "unet" for each of its pixels; "vit-patch-embedding" stops before there are any.
 
     Raises
     ------
     ValueError
-        If the name is unknown (the message gives the nearest), or the image too small.
+        If the name is unknown (the message gives those that are near), or the image too small.
     """
     check_known(name)
     return _BUILDERS[name](input_shape, num_classes)
@@ -74,6 +93,27 @@ def create(name: str, input_shape: Shape, num_classes: int) -> Module:
 def check_known(name: str) -> None:
     """Raise unless there is a network called ``name``."""
     if name not in _BUILDERS:
-        near = get_close_matches(name.lower(), _BUILDERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"model must be one of {', '.join(_BUILDERS)}, got {name!r}; {hint}".rstrip("; "))
+        raise ValueError(f"model must be one of {', '.join(_BUILDERS)}, got {name!r}{_hint(_near(name))}")
+
+
+def _near(name: str, most: int = 8) -> list[str]:
+    """What may have been meant, the likeliest first: alone, if it differs in capitals and separators only."""
+    plain, known = _plain(name), {_plain(known): known for known in _BUILDERS}
+    if plain in known:
+        return [known[plain]]
+    alike = get_close_matches(plain, known)
+    holding = [other for other in known if plain and plain in other]
+    return [known[other] for other in dict.fromkeys((*alike, *holding))][:most]
+
+
+def _plain(name: str) -> str:
+    """ResNet-50, resnet_50 and resnet50 are the same."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _hint(near: list[str]) -> str:
+    if not near:
+        return ""
+    first, *others = map(repr, near)
+    also = f" Also near: {', '.join(others)}" if others else ""
+    return f"; did you mean {first}?{also}"
