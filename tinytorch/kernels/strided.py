@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numba import prange
@@ -81,7 +80,7 @@ class _Blocks:
 _Axis = tuple[int, int, int]  # length, and strides of result and source, in numbers
 
 
-@lru_cache(maxsize=1024)
+@jit.planned(maxsize=1024)
 def _blocks(
     shape: tuple[int, ...], to: tuple[int, ...], source: tuple[int, ...], dtype: np.dtype, workers: int
 ) -> _Blocks:
