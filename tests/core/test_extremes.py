@@ -42,6 +42,11 @@ def test_the_mean_of_a_long_line_is_exact(size):
     assert F.adaptive_avg_pool1d(Tensor(np.full((1, 1, size), 0.1, np.float32)), 1).item() == np.float32(0.1)
 
 
+def test_one_pixel_seen_by_many_windows():
+    x = Tensor(uniform(2, 3, 1, 1))
+    np.testing.assert_array_equal(F.adaptive_avg_pool2d(x, 7).numpy(), np.broadcast_to(x.numpy(), (2, 3, 7, 7)))
+
+
 def test_a_weight_gradient_over_millions_of_pixels():
     w = Tensor(np.ones((1, 1, 1, 1), np.float32), requires_grad=True)
     y = F.conv2d(Tensor(np.full((1, 1, 2000, 2000), 0.1, np.float32)), w)

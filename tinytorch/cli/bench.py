@@ -146,7 +146,7 @@ _SPEED: _Columns = {
     "time": _timed,
     "±": lambda race, entry: duration(entry.spread),
     "GFLOP/s": lambda race, entry: digits(race.flops(entry) / 1e9),
-    "of peak": lambda race, entry: f"{100 * race.flops(entry) / race.peak:.2g} %",
+    "of peak": lambda race, entry: f"{digits(100 * race.flops(entry) / race.peak)} %",
     "× loops": lambda race, entry: f"{digits(race.speed_up(entry))}×",
     "error": lambda race, entry: "–" if entry.error is None else _error(entry.error),
     "integers": lambda race, entry: {None: "–", True: "exact", False: "rounded"}[entry.exact],

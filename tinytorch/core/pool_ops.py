@@ -405,14 +405,17 @@ def _mean(x: Tensor, windows: Sliding, divisors: pool.Numbers) -> Tensor:
 
 def _sums(images: np.ndarray, windows: Sliding, divisors: pool.Numbers) -> np.ndarray:
     y = empty_channels_last((*images.shape[:2], *windows.out), images.dtype)
-    if y.size and all(
-        axis.pixels.count[0] == size for axis, size in zip(windows.axes, _voxels(images).shape[1:4], strict=True)
-    ):
+    if y.size and set(windows.out) == {1} and _hold_all(windows, _voxels(images).shape[1:4]):
         whole = norm.image_sums(pixels(images).reshape(len(images), -1, images.shape[1]))
         y[...] = (whole / math.prod(divisor[0] for divisor in divisors)).reshape(y.shape)
         return y
     pool.sums(_voxels(images), _voxels(y), windows.axes, divisors)
     return y
+
+
+def _hold_all(windows: Sliding, sizes: tuple[int, ...]) -> bool:
+    """Whether the first window holds every pixel."""
+    return all(axis.pixels.count[0] == size for axis, size in zip(windows.axes, sizes, strict=True))
 
 
 def _sums_grad(grad: np.ndarray, shape: tuple[int, ...], windows: Sliding, divisors: pool.Numbers) -> np.ndarray:
