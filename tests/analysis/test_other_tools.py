@@ -17,8 +17,9 @@ def load():
 
 def counted(heading):
     """Truth by network, from the table under a heading of the page."""
-    table = (DOCS / "other-tools.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")]
+    section = (DOCS / "other-tools.md").read_text().split(f"\n## {heading}\n")[1]
+    table = section[section.index("| network | truth |") :].split("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines()]
     return {name.strip(): int(truth.replace(",", "")) for name, truth in rows[2:]}
 
 
