@@ -17,7 +17,7 @@ PHOTO, SMALL = (1, 3, 224, 224), (1, 3, 64, 64)
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class UNet(nn.Module):
