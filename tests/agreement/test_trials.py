@@ -17,6 +17,7 @@ from tests.agreement.trials import (
     complaints,
     gap,
 )
+from tinytorch import Tensor
 
 
 def raising(error):
@@ -71,3 +72,27 @@ def test_gaps():
         gap("y", np.array([1000.0, 1e-4]), np.array([1000.0, 0]), 1e-8)
         == "y is off by 1.0e-04, where the largest entry is 1.0e+03"
     )
+
+
+def test_what_is_small_is_held_against_itself_but_for_rounding():
+    none, small, rounding = (np.full(3, value, np.float32) for value in (0, 5e-6, 1e-8))
+    assert gap("y", none, small, 1e-5, 1e-7) == "y is off by 5.0e-06, where the largest entry is 5.0e-06"
+    assert gap("y", none, rounding, 1e-5, 1e-7) == ""
+    assert gap("y", none, rounding, 1e-5) != ""
+
+
+def test_a_small_gradient_that_is_absent_is_missed():
+    torch = pytest.importorskip("torch")
+    from tests.agreement.torch_calls import compare
+
+    his = torch.tensor([1.0, -2.0], requires_grad=True)
+    for factor, found in ((5e-6, "gradient of x is off by"), (1e-8, "")):
+        mine, other = (Tensor(his.detach().numpy(), requires_grad=True) for _ in range(2))
+        gap_found = compare(
+            lambda mine=mine, other=other, factor=factor: mine * 1.0 + (other * factor).detach(),
+            lambda factor=factor: his.detach() + his * factor,
+            {"x": other},
+            {"x": his},
+            torch.float32,
+        )
+        assert gap_found.startswith(found) and bool(gap_found) == bool(found)

@@ -104,20 +104,25 @@ def call(function: Callable, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-def gap(what: str, mine: np.ndarray, theirs: np.ndarray, tolerance: float, least: float = 0) -> str:
+def gap(what: str, mine: np.ndarray, theirs: np.ndarray, tolerance: float, rounding: float = 0) -> str:
     """How an array differs from the other, "" for not at all.
 
-    The tolerance is relative to the largest entry, since one that cancelled has no relative precision of its own; and to
-    `least` where all are smaller, since all may have cancelled.
+    The tolerance is relative to the largest entry, since one that cancelled has no relative precision of its own; and no
+    less than `rounding`, since all may have cancelled.
     """
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
         return f"{what} is {mine.dtype}{list(mine.shape)} instead of {theirs.dtype}{list(theirs.shape)}"
-    scale = np.abs(theirs, where=np.isfinite(theirs), out=np.zeros(theirs.shape)).max(initial=least)
-    if np.allclose(mine, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+    scale = largest(theirs)
+    if np.allclose(mine, theirs, rtol=tolerance, atol=max(tolerance * scale, rounding), equal_nan=True):
         return ""
     with np.errstate(invalid="ignore"):  # ∞ − ∞
         worst = np.nanmax(np.abs(np.subtract(mine, theirs, dtype=np.float64)), initial=0)
     return f"{what} is off by {worst:.1e}, where the largest entry is {scale:.1e}"
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest absolute value that is finite."""
+    return float(np.abs(array, where=np.isfinite(array), out=np.zeros(array.shape)).max(initial=0))
 
 
 def table(trials: Sequence[Trial], differences: Sequence[Difference]) -> list[str]:

@@ -123,6 +123,7 @@ def of(input_shape=(1, 4, 8, 8), weight_shape=(6, 4, 3, 3), **options):
         (of((1, 4), (6, 4)), "input and weight must both have 3 to 5 dimensions"),
         (of(groups=0), "groups must be a positive integer, got 0"),
         (of(groups=True), "groups must be a positive integer, got True"),
+        (of(groups=None), "groups must be a positive integer, got None; it counts independent convolutions"),
         (
             of(groups=3),
             "groups must divide both channel counts, got groups=3 with 4 input and 6 output channels; use a common divisor such as 2",

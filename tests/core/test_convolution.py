@@ -421,6 +421,44 @@ def test_depthwise_separable_convolution_is_its_two_steps():
     assert len(nn.DepthwiseSeparableConv2d(6, 5, 3, bias=False).parameters()) == 2
 
 
+def test_both_steps_of_a_depthwise_separable_convolution_are_told_and_planned(called):
+    layer = nn.DepthwiseSeparableConv2d(4, 6, 3, 2, algorithm={"forward": "im2col", "weight_grad": "loops"})
+    for shape in ((2, 4, 9, 7), (4, 9, 7)):
+        plans = layer.plan(shape)
+        called.clear()
+        layer(Tensor(normal(*shape), requires_grad=True)).sum().backward()
+        runs = [("depthwise", "forward"), ("pointwise", "forward"), *(("pointwise", way) for way in DIRECTIONS[1:])]
+        runs += [("depthwise", way) for way in DIRECTIONS[1:]]
+        assert [(way, plans[part][way].algorithm) for part, way in runs] == called
+        assert [name for way, name in called if way != "input_grad"] == ["im2col", "im2col", "loops", "loops"]
+    with pytest.raises(ValueError, match="algorithm 'winograd' refuses the forward of a Conv2d"):
+        nn.DepthwiseSeparableConv2d(4, 6, 3, algorithm="winograd")
+
+
+def test_arrays_and_integers_of_numpy_are_options():
+    x, w = Tensor(integers(2, 4, 7, 6)), Tensor(integers(4, 1, 3, 2))
+    arrays = {
+        "stride": np.array([2, 1]),
+        "padding": np.array([1, 0]),
+        "dilation": np.array([1, 2]),
+        "groups": np.int64(4),
+    }
+    plain = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 4}
+    np.testing.assert_array_equal(ops.conv2d(x, w, **arrays).data, ops.conv2d(x, w, **plain).data)
+    up = ops.conv_transpose2d(x, w, **arrays, output_padding=np.array([1, 0]), output_size=np.array([13, 8]))
+    np.testing.assert_array_equal(up.data, ops.conv_transpose2d(x, w, **plain, output_size=(13, 8)).data)
+    uneven = ops.conv2d(x, w, padding=np.array([[1, 0], [0, 2]]), groups=4)
+    np.testing.assert_array_equal(uneven.data, ops.conv2d(x, w, padding=((1, 0), (0, 2)), groups=4).data)
+    for kind in (nn.Conv2d, nn.ConvTranspose2d):
+        assert repr(kind(4, 4, np.array([3, 2]), **arrays)) == repr(kind(4, 4, (3, 2), **plain))
+
+
+def test_an_algorithm_that_can_run_forward_is_taken():
+    assert nn.Conv2d(2, 2, 3, algorithm="planar").algorithm == "planar"  # it has no weight gradient
+    assert nn.Conv2d(2, 2, 3, 2, algorithm={"input_grad": "planar"}).stride == 2
+    assert nn.ConvTranspose2d(2, 2, 3, 2, algorithm={"forward": "planar"}).stride == 2
+
+
 @pytest.mark.parametrize(
     ("layer", "fan_in"),
     [
@@ -646,9 +684,26 @@ SEQUENCE = Tensor(normal(1, 4, 8))
         (lambda: ops.conv_transpose2d(X[:, :, :0], V), ValueError, "every size must be positive"),
         (lambda: ops.conv_transpose2d(X, V, padding="full"), ValueError, "padding must be integers, 'same', 'same_upper', 'same_lower' or 'valid', got 'full'"),
         (lambda: ops.conv2d(X, W, padding_mode="mirror"), ValueError, "padding_mode must be one of ['zeros', 'reflect', 'replicate', 'circular'], got 'mirror'"),
+        (lambda: ops.conv2d(X, W, padding_mode=np.ones(2)), ValueError, "'circular'], got array([1., 1.]); 'zeros' is the usual one"),
         (lambda: nn.Conv2d(4, 6, 3, padding_mode="constant"), ValueError, "padding_mode must be one of"),
-        (lambda: ops.conv2d(X, W, padding=8, padding_mode="reflect"), ValueError, "reflect"),
-        (lambda: ops.conv_transpose1d(SEQUENCE[..., :2], Tensor(normal(4, 1, 5)), padding_mode="reflect"), ValueError, "reflect"),
+        (lambda: ops.conv2d(X, W, padding=(0, 8), padding_mode="reflect"), ValueError, "padding_mode='reflect' can make at most 7 pixels of padding from an image with 8 along the width, and 8 are needed; change padding, or use padding_mode='replicate'"),
+        (lambda: ops.conv_transpose1d(SEQUENCE[..., :2], Tensor(normal(4, 1, 5)), padding_mode="reflect"), ValueError, "padding_mode='reflect' can make at most 1 pixels of padding from an image with 2 along the width, and 4 are needed"),
+        (lambda: ops.conv2d(X[0, :2], W), ValueError, "Expected 4 input channels (weight (6, 4, 3, 3), groups=1), got 2 in input (2, 8, 8); build"),
+        (lambda: ops.conv_transpose2d(X[0], W), ValueError, "got 4 in input (4, 8, 8)"),
+        (lambda: ops.conv2d(X, W, stride={1, 2}), TypeError, "stride must be an integer or a tuple of 2 integers, got {1, 2}"),
+        (lambda: ops.conv2d(X, W, padding={1: 1}), TypeError, "padding must be an integer or a tuple of 2 integers, got {1: 1}"),
+        (lambda: ops.conv2d(X, W, groups=[1]), ValueError, "groups must be a positive integer, got (1,)"),
+        (lambda: ops.conv_transpose2d(X, V, output_padding={0}), TypeError, "output_padding must be an integer or a tuple of 2 integers, got {0}"),
+        (lambda: ops.conv2d(X, W, stride=np.array([1.0, 1.0])), TypeError, "stride must be an integer or a tuple of 2 integers, got (1.0, 1.0)"),
+        (lambda: ops.conv2d(X, W, algorithm=["direct"]), TypeError, "algorithm must be a name, or a dictionary of names by direction, got ['direct']; None lets the planner choose"),
+        (lambda: nn.Conv2d(4, 6, 3, algorithm={"forward": ["fft"]}), TypeError, "algorithm must be a name, or a dictionary of names by direction, got {'forward': ['fft']}"),
+        (lambda: nn.Conv2d(2, 2, 3, stride=2, algorithm="winograd"), ValueError, "algorithm 'winograd' refuses the forward of a Conv2d with these options: it needs stride 1 and dilation 1; use another, or leave algorithm out"),
+        (lambda: nn.Conv2d(2, 2, 3, stride=2, algorithm={"input_grad": "winograd"}), ValueError, "algorithm 'winograd' refuses the input_grad of a Conv2d"),
+        (lambda: nn.Conv3d(2, 2, 3, algorithm="planar"), ValueError, "algorithm 'planar' refuses the forward of a Conv3d"),
+        (lambda: nn.ConvTranspose2d(2, 2, 3, 2, algorithm={"input_grad": "planar"}), ValueError, "algorithm 'planar' refuses the input_grad of a ConvTranspose2d with these options: it needs stride 1"),
+        (lambda: nn.Conv2d(4, 4, 3).plan("abc"), ValueError, "input_shape must be integers (batch, channels, height, width) or (channels, height, width), got 'abc'"),
+        (lambda: nn.Conv1d(4, 4, 3).plan((4, 8, 8, 8)), ValueError, "input_shape must be integers (batch, channels, width) or (channels, width), got (4, 8, 8, 8)"),
+        (lambda: nn.ConvTranspose2d(4, 4, 3).plan(8), ValueError, "input_shape must be integers"),
         (lambda: ops.conv2d(X, W, algorithm="gemm"), ValueError, "algorithm must be one of ['depthwise', 'direct'"),
         (lambda: nn.Conv1d(4, 6, 3, algorithm={"forward": "gemm"}), ValueError, "algorithm must be one of ['depthwise', 'direct'"),
         (lambda: nn.Conv1d(4, 6, 3, algorithm={"forwards": "direct"}), ValueError, "algorithm must be given for directions out of ['forward', 'input_grad', 'weight_grad'], got 'forwards'; did you mean 'forward'?"),

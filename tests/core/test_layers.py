@@ -1,13 +1,15 @@
 """Modules: finding parameters, saving and loading them, switching modes, and the layers themselves."""
 
 import copy
+import inspect
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 
 from tests.oracle.torch_twin import compare
-from tinytorch.core import activations, random
+from tinytorch import nn
+from tinytorch.core import activations, random, spatial
 from tinytorch.core.layers import Flatten, Identity, Linear, Module, Parameter, Sequential
 from tinytorch.core.tensor import Tensor
 
@@ -236,6 +238,22 @@ def test_deepcopy_is_independent():
     twin = copy.deepcopy(net)
     twin.scale.data += 1
     assert not np.array_equal(net.scale.data, twin.scale.data)
+
+
+def every_layer():
+    kinds = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
+    return sorted((kind for kind in kinds if kind is not nn.Module), key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", every_layer(), ids=lambda kind: kind.__name__)
+def test_every_layer_names_its_input_as_torch_does(kind):
+    assert list(inspect.signature(kind.forward).parameters)[1] == "input"
+
+
+def test_layers_take_their_input_by_name():
+    x = Tensor(np.ones((1, 1, 2, 2), np.float32))
+    for layer in (nn.Conv2d(1, 1, 1), nn.Sequential(nn.MaxPool2d(2), nn.ReLU()), spatial.Conv2d(1, 1, 1)):
+        np.testing.assert_array_equal(layer(input=x).data, layer(x).data)
 
 
 def test_repr():

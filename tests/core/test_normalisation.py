@@ -450,14 +450,45 @@ def test_statistics_that_are_no_longer_tracked_stay_as_in_torch():
         (lambda: nn.BatchNorm2d(8, bias=False), "BatchNorm2d(8, eps=1e-05, momentum=0.1, bias=False)"),
         (lambda: nn.InstanceNorm2d(8), "InstanceNorm2d(8, eps=1e-05, momentum=0.1)"),
         (lambda: nn.InstanceNorm2d(8, affine=True), "InstanceNorm2d(8, eps=1e-05, momentum=0.1, affine=True)"),
-        (lambda: nn.GroupNorm(2, 8), "GroupNorm(2, 8, eps=1e-05, affine=True)"),
-        (lambda: nn.LayerNorm(8), "LayerNorm((8,), eps=1e-05, elementwise_affine=True)"),
+        (lambda: nn.GroupNorm(2, 8), "GroupNorm(2, 8, eps=1e-05, affine=True, bias=True)"),
+        (lambda: nn.LayerNorm(8), "LayerNorm((8,), eps=1e-05, elementwise_affine=True, bias=True)"),
+        (lambda: nn.GroupNorm(2, 8, bias=False), "GroupNorm(2, 8, eps=1e-05, affine=True, bias=False)"),
+        (lambda: nn.LayerNorm(8, bias=False), "LayerNorm((8,), eps=1e-05, elementwise_affine=True, bias=False)"),
         (lambda: nn.RMSNorm((2, 8)), "RMSNorm((2, 8), eps=None, elementwise_affine=True)"),
         (lambda: nn.LocalResponseNorm(5), "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=1.0)"),
     ],
 )  # fmt: skip
 def test_repr(layer, text):
     assert repr(layer()) == text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda nn: nn.GroupNorm(2, 8),
+        lambda nn: nn.GroupNorm(2, 8, bias=False),
+        lambda nn: nn.GroupNorm(2, 8, affine=False),
+        lambda nn: nn.LayerNorm((2, 8)),
+        lambda nn: nn.LayerNorm(8, bias=False),
+        lambda nn: nn.RMSNorm(8),
+        lambda nn: nn.LocalResponseNorm(5, k=2),
+    ],
+)
+def test_repr_as_torch(make):
+    torch = pytest.importorskip("torch")
+    assert repr(make(nn)) == repr(make(torch.nn))
+
+
+def test_integers_and_arrays_of_numpy_are_options():
+    x = Tensor(normal(2, 6, 5, 5))
+    for dim, plain in ((np.int64(1), 1), (np.array([1, -1]), (1, 3)), ([1, 2], (1, 2))):
+        np.testing.assert_array_equal(F.normalize(x, dim=dim).data, F.normalize(x, dim=plain).data)
+    np.testing.assert_array_equal(F.layer_norm(x, np.array([5, 5])).data, F.layer_norm(x, (5, 5)).data)
+    np.testing.assert_array_equal(F.group_norm(x, np.int64(2)).data, F.group_norm(x, 2).data)
+    np.testing.assert_array_equal(
+        F.local_response_norm(x, np.int64(3), np.float32(0.5), 1, 2).data,
+        F.local_response_norm(x, 3, 0.5, 1.0, 2.0).data,
+    )
 
 
 # ---- misuse ---------------------------------------------------------------------------------------------------------
@@ -514,6 +545,29 @@ def flat(*shape):
         (lambda: F.normalize(X, dim=4), IndexError, "dim must lie in [-4, 3] for a tensor of 4 axes, got 4"),
         (lambda: F.normalize(X, eps=0), ValueError, "eps must be positive, got 0"),
         (lambda: F.normalize(X.long()), TypeError, "normalize computes in float32 or float64"),
+        (lambda: F.batch_norm(X, *R, np.ones(6)), TypeError, "weight must be a floating-point Tensor, or None, got ndarray; wrap an array: Tensor(array)"),
+        (lambda: F.batch_norm(X, *R, bias=Tensor(np.ones(6, np.int64))), TypeError, "bias must be a floating-point Tensor, or None, got int64"),
+        (lambda: F.batch_norm(X, R[0], R[1].data), TypeError, "running_var must be a floating-point Tensor, or None, got ndarray"),
+        (lambda: F.batch_norm(X, *R, residual=X.data), TypeError, "residual must be a floating-point Tensor, or None, got ndarray"),
+        (lambda: F.batch_norm(X, *R, eps=None), ValueError, "eps must be positive, got None"),
+        (lambda: F.batch_norm(X, *R, eps="1"), ValueError, "eps must be positive, got '1'"),
+        (lambda: F.batch_norm(X, *R, momentum=None), ValueError, "momentum must be between 0 and 1, got None"),
+        (lambda: F.instance_norm(X, momentum=np.ones(2)), ValueError, "momentum must be between 0 and 1, got array([1., 1.])"),
+        (lambda: F.instance_norm(X, weight=[1] * 6), TypeError, "weight must be a floating-point Tensor, or None, got list"),
+        (lambda: F.group_norm(X, 2, bias=np.ones(6)), TypeError, "bias must be a floating-point Tensor, or None, got ndarray"),
+        (lambda: F.layer_norm(X, 5, np.ones(5)), TypeError, "weight must be a floating-point Tensor, or None, got ndarray"),
+        (lambda: F.layer_norm(X, 5, eps=None), ValueError, "eps must be positive, got None"),
+        (lambda: F.local_response_norm(X, 2, 1e-4, np.array([1, 1])), TypeError, "beta must be a number, got array([1, 1])"),
+        (lambda: F.local_response_norm(X, 2, beta="1"), TypeError, "beta must be a number, got '1'"),
+        (lambda: F.local_response_norm(X, 2, None), TypeError, "alpha must be a number, got None"),
+        (lambda: nn.LocalResponseNorm(2, k="1"), TypeError, "k must be a number, got '1'"),
+        (lambda: F.normalize(X, dim=(1, 1)), ValueError, "dim must name each axis once, got (1, 1) for 4 axes"),
+        (lambda: F.normalize(X, dim=(3, -1)), ValueError, "dim must name each axis once, got (3, -1)"),
+        (lambda: F.normalize(X, dim="1"), TypeError, "dim must be an integer, a tuple of them, or None for all axes, got '1'"),
+        (lambda: F.normalize(X, "1"), TypeError, "p must be a number, got '1'"),
+        (lambda: nn.BatchNorm2d(6, eps=None), ValueError, "eps must be positive, got None"),
+        (lambda: nn.BatchNorm2d(6, momentum="1"), ValueError, "momentum must be between 0 and 1, got '1'"),
+        (lambda: nn.InstanceNorm2d(5, affine=True)(X[0]), ValueError, "Expected 5 channels, got input (6, 5, 5) with 6"),
         (lambda: nn.BatchNorm1d(6)(X), ValueError, "Expected 3D input (batch, channels, "),
         (lambda: nn.BatchNorm1d(6)(flat(6)), ValueError, "Expected 3D input (batch, channels, "),
         (lambda: nn.BatchNorm2d(6)(flat(6, 5, 5)), ValueError, "Expected 4D input (batch, channels, height, width), got (6, 5, 5)\nFix: add the batch dimension: x = x.reshape(1, 6, 5, 5)"),

@@ -1,6 +1,7 @@
 """Padding as function and layers: against numpy.pad and PyTorch, by finite differences, and when misused."""
 
 import itertools
+import math
 import re
 
 import numpy as np
@@ -224,9 +225,52 @@ def test_widths_are_integers(widths):
         pad(Tensor([[1.0]]), widths)
 
 
+@pytest.mark.parametrize("mode", [["reflect"], {"reflect"}, np.ones(2)])
+def test_what_is_no_name_is_no_mode(mode):
+    with pytest.raises(
+        ValueError, match=re.escape(f"mode must be one of 'constant', 'reflect', 'replicate', 'circular', got {mode!r}")
+    ):
+        pad(Tensor([[1.0]]), (1, 1), mode)
+
+
 def test_arrays_are_refused():
     with pytest.raises(TypeError, match=r"pad expects a Tensor, got ndarray; wrap the array: Tensor\(x\)"):
         pad(np.ones((1, 4)), (1, 1))
+
+
+def test_arrays_of_widths():
+    x = Tensor(np.arange(4.0).reshape(1, 1, 2, 2))
+    np.testing.assert_array_equal(pad(x, np.array([1, 0])).data, pad(x, (1, 0)).data)
+    assert repr(nn.ZeroPad1d(np.array([1, 2]))) == "ZeroPad1d((1, 2))"
+    with pytest.raises(ValueError, match=r"padding must be an integer or 4 integers, left, .*, got array\(\[1, 1\]\)"):
+        nn.ZeroPad2d(np.array([1, 1]))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+@pytest.mark.parametrize("value", ["7", "a", [1], np.ones(2), 1j])
+def test_what_is_no_number_is_no_value(value, mode):
+    message = re.escape(f"value must be a number, got {value!r}; it is what the border holds")
+    with pytest.raises(TypeError, match=message):
+        pad(Tensor([[1.0, 2.0]]), (1, 1), mode, value)
+    with pytest.raises(TypeError, match=message):
+        nn.ConstantPad2d(1, value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(np.int64, math.nan), (np.int32, 1 << 40), (np.uint8, -1), (np.int64, math.inf)]
+)
+def test_a_value_that_the_type_can_not_hold(dtype, value):
+    limits = np.iinfo(dtype)
+    message = f"value must be a number that {limits.dtype} can hold, {limits.min} to {limits.max}, got {value!r}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pad(Tensor(np.ones(2, dtype)), (1, 1), value=value)
+
+
+def test_values_that_types_can_hold():
+    assert pad(Tensor([1, 2]), (1, 0), value=True).data.tolist() == [1, 1, 2]
+    assert pad(Tensor([1, 2]), (1, 0), value=2.75).data.tolist() == [2, 1, 2]  # as in PyTorch
+    assert pad(Tensor(np.ones(1, np.uint8)), (1, 0), value=np.int64(255)).data.tolist() == [255, 1]
+    assert np.isnan(pad(Tensor([1.0]), (1, 0), value=math.nan).data[0])
 
 
 @pytest.mark.parametrize("padding", [(1, 2), (1, 2, 3, 4.0), 1.5, (True,) * 4, "same"])

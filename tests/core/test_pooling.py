@@ -520,6 +520,18 @@ def test_every_max_pooling_follows_a_convolution_as_in_steps(pool):
         np.testing.assert_array_equal(fused, stepwise)
 
 
+def test_arrays_are_options():
+    x, two = Tensor(normal(1, 2, 6, 8)), np.array([2, 3])
+    for pool in (ops.max_pool2d, ops.avg_pool2d):
+        arrays, plain = pool(x, two, two, two // 2, dilation=two // two), pool(x, (2, 3), (2, 3), (1, 1), dilation=1)
+        np.testing.assert_array_equal(arrays.data, plain.data)
+    np.testing.assert_array_equal(ops.adaptive_avg_pool2d(x, two).data, ops.adaptive_avg_pool2d(x, (2, 3)).data)
+    assert repr(layers.MaxPool2d(two, two, two // 2, two // two)) == repr(
+        layers.MaxPool2d((2, 3), (2, 3), (1, 1), (1, 1))
+    )
+    assert repr(layers.AdaptiveAvgPool2d(two)) == "AdaptiveAvgPool2d(output_size=(2, 3))"
+
+
 # ---- misuse -------------------------------------------------------------------------------------------------
 
 X = Tensor(normal(1, 2, 6, 8))
@@ -549,8 +561,12 @@ Y, PLACES = ops.max_pool2d(X, 2, return_indices=True)
         (lambda: ops.max_pool2d(X, 7), ValueError, "kernel is larger than the padded input: along the height the kernel spans 7 pixels"),
         (lambda: ops.avg_pool3d(Tensor(normal(1, 2, 3, 4, 5)), 4), ValueError, "kernel is larger than the padded input: along the depth"),
         (lambda: ops.max_pool2d(X, 9, 2, ceil_mode=True), ValueError, "kernel is larger than the padded input"),
-        (lambda: ops.max_pool2d(X, 2, padding_mode="mirror"), ValueError, "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', got 'mirror'"),
-        (lambda: ops.max_pool2d(X, 2, padding=6, padding_mode="reflect"), ValueError, "pad must be at most 5"),
+        (lambda: ops.max_pool2d(X, 2, padding_mode="mirror"), ValueError, "padding_mode must be one of ['zeros', 'reflect', 'replicate', 'circular'], got 'mirror'"),
+        (lambda: ops.max_pool2d(X, 2, padding=6, padding_mode="reflect"), ValueError, "padding_mode='reflect' can make at most 5 pixels of padding from an image with 6 along the height, and 6 are needed; change padding"),
+        (lambda: ops.avg_pool2d(X, 2, padding=7, padding_mode="circular"), ValueError, "padding_mode='circular' can make at most 6 pixels of padding from an image with 6 along the height, and 7 are needed"),
+        (lambda: ops.max_pool2d(X[0, :0], 2), ValueError, "every size but the batch must be positive, got input (0, 6, 8)"),
+        (lambda: ops.avg_pool2d(X, {2}), TypeError, "kernel_size must be an integer or a tuple of 2 integers, got {2}"),
+        (lambda: layers.MaxPool2d(2, dilation={1: 1}), TypeError, "dilation must be an integer or a tuple of 2 integers, got {1: 1}"),
         (lambda: ops.avg_pool2d(X, 2, divisor_override=0), ValueError, "divisor_override must be an integer but not 0, got 0; None divides by the number of pixels"),
         (lambda: ops.avg_pool2d(X, 2, divisor_override=1.5), ValueError, "divisor_override must be an integer but not 0, got 1.5"),
         (lambda: ops.lp_pool2d(X, 0, 2), ValueError, "norm_type must be a positive number, got 0; 2 is the Euclidean norm"),

@@ -452,6 +452,30 @@ def test_interpolations_that_have_no_meaning(shape, options, message):
         F.interpolate(Tensor(np.ones(shape, np.float32)), **options)
 
 
+@pytest.mark.parametrize("name", ["align_corners", "recompute_scale_factor", "antialias"])
+@pytest.mark.parametrize("value", ["no", 0, np.ones(2)])
+def test_switches_are_true_or_false(name, value):
+    options = {"scale_factor": 2, "mode": "bilinear", name: value}
+    with pytest.raises(TypeError, match=re.escape(f"{name} must be True or False, got {value!r}; leave it out")):
+        F.interpolate(Tensor(np.ones(IMAGES, np.float32)), **options)
+
+
+def test_arrays_are_options():
+    x, two = Tensor(np.random.default_rng(0).standard_normal(IMAGES)), np.array([2, 3])
+    for arrays, plain in [
+        (F.interpolate(x, two), F.interpolate(x, (2, 3))),
+        (F.interpolate(x, scale_factor=two / 2), F.interpolate(x, scale_factor=(1.0, 1.5))),
+        (F.unfold(x, two, stride=two), F.unfold(x, (2, 3), stride=(2, 3))),
+        (F.fold(F.unfold(x, two), two * 3 - (0, 3), two), F.fold(F.unfold(x, (2, 3)), (6, 6), (2, 3))),
+    ]:
+        np.testing.assert_array_equal(arrays.data, plain.data)
+
+
+def test_one_image_is_quoted_as_it_was_given():
+    with pytest.raises(ValueError, match=r"fold needs input .*; got input \(7, 12\); output_size"):
+        F.fold(Tensor(np.ones((7, 12), np.float32)), (4, 5), 2)
+
+
 def test_interpolate_wants_whole_sizes_and_floating_tensors():
     with pytest.raises(TypeError, match=r"size must be an integer or a tuple of 2 integers, got \(3, 2.5\)"):
         F.interpolate(Tensor(np.ones(IMAGES)), (3, 2.5))
@@ -541,10 +565,10 @@ def test_unfoldings_that_have_no_meaning(shape, options, message):
         (
             (2, 8, 11),
             ((4, 5), 2),
-            "fold needs input (N, C · 4, 12): windows of 4 pixels, 12 of them in images of (4, 5); got (2, 8, 11)",
+            "fold needs input (N, C · 4, 12): windows of 4 pixels, 12 of them in images of (4, 5); got input (2, 8, 11)",
         ),
-        ((2, 7, 12), ((4, 5), 2), "got (2, 7, 12); output_size and the options must be those of the unfold"),
-        ((2, 0, 12), ((4, 5), 2), "got (2, 0, 12)"),
+        ((2, 7, 12), ((4, 5), 2), "got input (2, 7, 12); output_size and the options must be those of the unfold"),
+        ((2, 0, 12), ((4, 5), 2), "got input (2, 0, 12)"),
         ((2, 8, 12), ((1, 5), 2), "kernel is larger than the padded input: along the height"),
         ((2, 8, 12), (0, 2), "output_size must be positive, got 0"),
         ((2, 8, 12), ((), 2), "output_size must be an integer or one for each of one to three axes, got ()"),
@@ -561,6 +585,16 @@ def test_layers_refuse_at_once_what_no_input_makes_right():
         (lambda: nn.PixelShuffle(0), "upscale_factor must be a positive integer, got 0"),
         (lambda: nn.PixelUnshuffle(True), "downscale_factor must be a positive integer, got True"),
         (lambda: nn.ChannelShuffle(-1), "groups must be a positive integer, got -1"),
+        (lambda: nn.Upsample(3, mode="foo"), "mode must be one of 'nearest', .*, got 'foo'"),
+        (lambda: nn.Upsample(3, mode=["linear"]), r"mode must be one of 'nearest', .*, got \['linear'\]"),
+        (lambda: nn.Upsample(), "give either size or scale_factor, got size=None and scale_factor=None"),
+        (lambda: nn.Upsample(3, 2), "give either size or scale_factor, got size=3 and scale_factor=2"),
+        (lambda: nn.UpsamplingBilinear2d(), "give either size or scale_factor"),
+        (lambda: nn.Upsample(3, align_corners=True), "align_corners is for the linear and cubic modes"),
+        (
+            lambda: nn.Upsample(3, recompute_scale_factor=True),
+            "recompute_scale_factor is for a scale_factor, got size=3",
+        ),
         (lambda: nn.Unfold((2, 2), stride=0), "stride must be positive, got 0"),
         (
             lambda: nn.Fold((2, 2), (1, 2, 3)),

@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numba import prange
@@ -226,7 +226,7 @@ class _Image:
             "pixels": line.count, "which": strip_of(*row), "later": later_of(*row), "numbers": across * len(NUMBERS),
         }  # fmt: skip
 
-    @property
+    @cached_property
     def _strides(self) -> np.ndarray:
         """Elements from row to row and from pixel to pixel, of the source, the outputs, and the weights."""
         widths = (*self.width.sizes, self.width.axis.kernel)
@@ -291,11 +291,19 @@ def _plan(problem: ConvProblem, direction: Direction, itemsize: int, workers: in
     return _Plan(
         work,
         planes,
-        np.concatenate([table_of(**patch) for patch in itertools.chain(*patches)]).view(np.recarray),
+        _table(list(itertools.chain(*patches))),
         np.cumsum([0, *map(len, patches)]),
         np.array(image.numbers(across=False) + image.numbers(across=True)),
         1 if by_channels else workers,
     )
+
+
+def _table(patches: list[dict[str, int]]) -> np.ndarray:
+    """One row for each patch; filled by columns, since large kernels have thousands of them."""
+    table = np.repeat(table_of(**patches[0]), len(patches))
+    for name in patches[0]:
+        table[name] = [patch[name] for patch in patches]
+    return table.view(np.recarray)
 
 
 def _bands(part_bytes: int, parts: int, workers: int) -> int:

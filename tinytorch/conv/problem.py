@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -128,11 +128,11 @@ class ConvProblem:
         ValueError
             When the shapes and options have no meaning together; the message names the argument.
         """
-        options = (stride, padding, dilation)
+        options = (tuple(input_shape), tuple(weight_shape), stride, padding, dilation, groups)
         try:
-            return _problem(tuple(input_shape), tuple(weight_shape), *options, groups)
-        except TypeError:  # lists can't be looked up
-            return _problem(tuple(input_shape), tuple(weight_shape), *map(_frozen, options), groups)
+            return _problem(*options)
+        except TypeError:  # lists and arrays can't be looked up
+            return _described(_problem, *options)
 
     @classmethod
     def transposed(
@@ -176,8 +176,8 @@ class ConvProblem:
         -----
         Along an axis, size = (input − 1) · stride − padding + dilation · (kernel − 1) + output_padding + 1.
         """
-        options = map(_frozen, (stride, padding, output_padding, dilation, groups, output_size))
-        return _transposed(tuple(input_shape), tuple(weight_shape), *options, endless)
+        options = (stride, padding, output_padding, dilation, groups, output_size)
+        return _described(_transposed, tuple(input_shape), tuple(weight_shape), *options, endless)
 
     def __hash__(self) -> int:
         return self._hash
@@ -266,21 +266,33 @@ def _trimmed(axis: Axis, taps: slice) -> Axis:
     return replace(axis, kernel=taps.stop - taps.start, before=before, after=after)
 
 
-def _frozen(option):  # type: ignore[no-untyped-def]
-    """Lists to tuples, all the way down, so that a description can be a dictionary key."""
+def as_tuples(option: Any) -> Any:
+    """Lists and arrays as tuples, all the way down; everything else as it is."""
+    if isinstance(option, np.ndarray):
+        option = option.tolist()
     if isinstance(option, Sequence) and not isinstance(option, str):
-        return tuple(_frozen(item) for item in option)
+        return tuple(map(as_tuples, option))
     return option
+
+
+def _described(describe: Callable[..., Any], *options: Any) -> Any:
+    """``describe(*options)``, looked up where that can be; what can't be, such as a set, it refuses by name."""
+    options = as_tuples(options)
+    try:
+        hash(options)
+    except TypeError:
+        return describe.__wrapped__(*options)  # type: ignore[attr-defined]
+    return describe(*options)
 
 
 @lru_cache(maxsize=4096, typed=True)  # True and 1.0 are equal to 1, and no strides
 def _problem(input_shape, weight_shape, stride, padding, dilation, groups) -> ConvProblem:  # type: ignore[no-untyped-def]
     dims = len(weight_shape) - 2
-    _check_shapes(input_shape, weight_shape, dims, groups)
+    groups = _check_shapes(input_shape, weight_shape, dims, groups)
     names = AXIS_NAMES[dims]
     strides = per_axis("stride", stride, dims)
     dilations = per_axis("dilation", dilation, dims)
-    pads = _pads(padding, input_shape[2:], weight_shape[2:], strides, dilations)
+    pads = pads_per_axis(padding, input_shape[2:], weight_shape[2:], strides, dilations)
     axes = tuple(
         Axis(size, kernel, s, before, after, d)
         for size, kernel, s, (before, after), d in zip(
@@ -292,13 +304,14 @@ def _problem(input_shape, weight_shape, stride, padding, dilation, groups) -> Co
     return ConvProblem(input_shape[0], input_shape[1], weight_shape[0], axes, groups)
 
 
-def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int, groups: int) -> None:
+def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int, groups: int) -> int:
     _check_dims(input_shape, weight_shape, dims)
     ci, co = input_shape[1], weight_shape[0]
-    check_groups(groups, ci, co)
+    groups = check_groups(groups, ci, co)
     if ci // groups != weight_shape[1]:
         raise _wrong_channels(weight_shape[1] * groups, input_shape, weight_shape, groups)
     _check_sizes(input_shape, weight_shape)
+    return groups
 
 
 def _check_dims(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dims: int) -> None:
@@ -309,15 +322,32 @@ def _check_dims(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dim
         )
 
 
-def check_groups(groups: int, ci: int, co: int) -> None:
-    """Raise unless ``groups`` is a number of groups that ``ci`` input and ``co`` output channels can be dealt to."""
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise ValueError(f"groups must be a positive integer, got {groups!r}; groups=1 is an ordinary convolution")
+def check_count(name: str, value: int, of: str) -> int:
+    """Return a positive integer as an int; ``of`` is what it counts.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}; it counts {of}")
+    return count
+
+
+def check_groups(groups: int, ci: int, co: int) -> int:
+    """Return ``groups`` if it is a number of groups that ``ci`` input and ``co`` output channels can be dealt to."""
+    groups = check_count("groups", groups, "independent convolutions, and 1 is an ordinary one")
     if ci % groups or co % groups:
         raise ValueError(
             f"groups must divide both channel counts, got groups={groups} with {ci} input and {co} output channels; "
             f"use a common divisor such as {math.gcd(ci, co)}"
         )
+    return groups
 
 
 def _wrong_channels(expected: int, input_shape, weight_shape, groups: int) -> ValueError:  # type: ignore[no-untyped-def]
@@ -385,9 +415,9 @@ def _is_index(value: object) -> bool:
     return not isinstance(value, bool)
 
 
-def _pads(padding, sizes, kernels, strides, dilations) -> tuple[tuple[int, int], ...]:  # type: ignore[no-untyped-def]
-    """(before, after) of every axis."""
-    dims = len(sizes)
+def pads_per_axis(padding, sizes, kernels, strides, dilations) -> tuple[tuple[int, int], ...]:  # type: ignore[no-untyped-def]
+    """Pixels (before, after) of every axis, from any kind of padding that `ConvProblem.of` takes."""
+    padding, dims = as_tuples(padding), len(sizes)
     if isinstance(padding, str):
         return _named_pads(padding, sizes, kernels, strides, dilations)
     if isinstance(padding, tuple) and padding and all(isinstance(pair, tuple) for pair in padding):
@@ -417,7 +447,8 @@ def _transposed(  # type: ignore[no-untyped-def]
 ) -> tuple[ConvProblem, tuple[tuple[int, int], ...]]:
     dims = len(weight_shape) - 2
     _check_dims(input_shape, weight_shape, dims)
-    check_groups(groups, weight_shape[0], weight_shape[1] * groups if isinstance(groups, int) else 0)
+    co = weight_shape[1] * groups if hasattr(groups, "__index__") else 0
+    groups = check_groups(groups, weight_shape[0], co)
     if input_shape[1] != weight_shape[0]:
         raise _wrong_channels(weight_shape[0], input_shape, weight_shape, groups)
     _check_sizes(input_shape, weight_shape)
@@ -432,7 +463,7 @@ def _transposed(  # type: ignore[no-untyped-def]
                 f"output_padding={output_padding}; leave it out, or give output_size"
             )
         wanted = tuple(size * s for size, s in zip(sizes, strides, strict=True))
-    pads = _pads(padding, sizes if None in wanted else wanted, kernels, strides, dilations)
+    pads = pads_per_axis(padding, sizes if None in wanted else wanted, kernels, strides, dilations)
     numbers = zip(AXIS_NAMES[dims], sizes, kernels, strides, pads, dilations, extra, wanted, strict=True)
     axes, beyond = zip(*(_mirrored(endless, *axis) for axis in numbers), strict=True)
     return ConvProblem(input_shape[0], weight_shape[1] * groups, weight_shape[0], axes, groups), beyond

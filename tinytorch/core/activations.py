@@ -10,17 +10,17 @@ from tinytorch.core.tensor import Tensor
 class ReLU(Module):
     """max(x, 0), elementwise."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.relu(x)
+        return F.relu(input)
 
 
 class ReLU6(Module):
     """min(max(x, 0), 6), elementwise."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.relu6(x)
+        return F.relu6(input)
 
 
 class LeakyReLU(Module):
@@ -34,9 +34,9 @@ class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = negative_slope
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.leaky_relu(x, self.negative_slope)
+        return F.leaky_relu(input, self.negative_slope)
 
     def extra_repr(self) -> str:
         """The slope."""
@@ -46,25 +46,25 @@ class LeakyReLU(Module):
 class Sigmoid(Module):
     """1 / (1 + exp(-x)), elementwise."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.sigmoid(x)
+        return F.sigmoid(input)
 
 
 class Tanh(Module):
     """Hyperbolic tangent, elementwise."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.tanh(x)
+        return F.tanh(input)
 
 
 class SiLU(Module):
     """x · sigmoid(x), elementwise."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.silu(x)
+        return F.silu(input)
 
 
 class GELU(Module):
@@ -78,9 +78,9 @@ class GELU(Module):
     def __init__(self, approximate: str = "none") -> None:
         self.approximate = approximate
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.gelu(x, self.approximate)
+        return F.gelu(input, self.approximate)
 
     def extra_repr(self) -> str:
         """The kind of approximation."""
@@ -99,9 +99,9 @@ class Softmax(Module):
     def __init__(self, dim: int = -1) -> None:
         self.dim = dim
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply along `dim`."""
-        return F.softmax(x, self.dim)
+        return F.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
         """The axis."""
@@ -111,6 +111,6 @@ class Softmax(Module):
 class LogSoftmax(Softmax):
     """Logarithm of Softmax along `dim`, computed without underflow."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Apply along `dim`."""
-        return F.log_softmax(x, self.dim)
+        return F.log_softmax(input, self.dim)

@@ -6,7 +6,7 @@ backward needs is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,19 +14,17 @@ import numpy as np
 from tinytorch.conv import planner
 from tinytorch.conv.finish import Finish
 from tinytorch.conv.pack import channels_last
-from tinytorch.conv.planner import Choice
+from tinytorch.conv.planner import Choice, Wish
 from tinytorch.conv.problem import AXIS_NAMES, ConvProblem, Padding
 from tinytorch.conv.weights import Weights
 from tinytorch.core import reach
 from tinytorch.core.autograd import is_recorded, record
-from tinytorch.core.images import UNBOUNDED, Bounds, Pair, check_images, rows_of, with_batch
+from tinytorch.core.images import UNBOUNDED, Bounds, Pair, check_images, check_padding_mode, rows_of, with_batch
 from tinytorch.core.kept import weights_of
-from tinytorch.core.pad_ops import pad
+from tinytorch.core.pad_ops import surround
 from tinytorch.core.pool_ops import Pooling, max_pooled, unpooled_grad
 from tinytorch.core.tensor import Tensor
 from tinytorch.kernels import elementwise, norm
-
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def conv2d(
@@ -170,7 +168,7 @@ def convolve(
     problem = ConvProblem.of(
         images.shape, weight.shape, options.stride, options.padding, options.dilation, options.groups
     )
-    algorithm = planner.told(options.algorithm)
+    algorithm = told(options.algorithm)
     offsets, extra = (None if t is None else t.array.astype(dtype, copy=False) for t in (bias, residual))
     if extra is not None and extra.shape != problem.output_shape:
         raise ValueError(f"residual must have the output's shape {problem.output_shape}, got {extra.shape}")
@@ -202,14 +200,7 @@ def _padded(x: Tensor, weight: Tensor, options: Convolution) -> tuple[Tensor, Co
     """The input with its padding around it, and the options without."""
     problem = ConvProblem.of(x.shape, weight.shape, options.stride, options.padding, options.dilation, options.groups)
     widths = [(axis.before, axis.after) for axis in problem.axes]
-    return _surrounded(x, widths, options.padding_mode), replace(options, padding=0, padding_mode="zeros")
-
-
-def _surrounded(x: Tensor, widths: Sequence[tuple[int, int]], mode: str) -> Tensor:
-    """`pad` by (before, after) pixels of each axis, in the order of the axes."""
-    if not any(map(any, widths)):
-        return x
-    return pad(x, [pixels for pair in reversed(widths) for pixels in pair], "constant" if mode == "zeros" else mode)
+    return surround(x, widths, options.padding_mode), replace(options, padding=0, padding_mode="zeros")
 
 
 # ---- transposed ---------------------------------------------------------------------------------------------
@@ -342,12 +333,12 @@ def spread(x: Tensor, weight: Tensor, bias: Tensor | None, options: Transposed) 
     _check_operands(x, weight, options)
     problem, beyond = options.mirror(x.shape, weight.shape)
     _check_bias(bias, problem.ci)
-    x = _surrounded(x, beyond, options.padding_mode)
+    x = surround(x, beyond, options.padding_mode)
     inputs = (x, weight) if bias is None else (x, weight, bias)
     dtype = np.promote_types(x.dtype, weight.dtype)
     recorded = is_recorded(inputs)
     images, weights = channels_last(x.array.astype(dtype, copy=False)), weights_of(weight, dtype, recorded)
-    algorithm = planner.told(options.algorithm).turned
+    algorithm = told(options.algorithm).turned
     offsets = None if bias is None else bias.array.astype(dtype, copy=False)
     y = planner.input_grad(problem, images, weights, algorithm, Finish(offsets))
     if not recorded:
@@ -384,7 +375,18 @@ def _check_bias(bias: Tensor | None, channels: int) -> None:
         raise ValueError(f"bias must have shape (out_channels,) = ({channels},), got {got}")
 
 
-def check_padding_mode(mode: str) -> None:
-    """Raise unless padding can be filled like that."""
-    if mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode must be one of {list(PADDING_MODES)}, got {mode!r}; 'zeros' is the usual one")
+def told(algorithm: Choice | None) -> Wish:
+    """`planner.told` of what may be anything.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a name nor a dictionary of names.
+    """
+    names = algorithm.values() if isinstance(algorithm, Mapping) else (algorithm,)
+    if not all(isinstance(name, str | None) for name in names):
+        raise TypeError(
+            f"algorithm must be a name, or a dictionary of names by direction, got {algorithm!r}; None lets the "
+            "planner choose"
+        )
+    return planner.told(algorithm)

@@ -7,17 +7,27 @@ loops run, use ``tinytorch.use_algorithm("loops")``; they are written out in ``t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tinytorch.conv import planner
 from tinytorch.conv.pack import lanes_last, lanes_last_zeros
-from tinytorch.conv.planner import Choice, Plan
-from tinytorch.conv.problem import DIRECTIONS, Axis, ConvProblem, Direction, Padding, check_groups, per_axis
+from tinytorch.conv.planner import ALGORITHMS, Choice, Plan
+from tinytorch.conv.problem import (
+    AXIS_NAMES,
+    DIRECTIONS,
+    ConvProblem,
+    Direction,
+    Padding,
+    as_tuples,
+    check_count,
+    check_groups,
+    per_axis,
+)
 from tinytorch.core import random
-from tinytorch.core.conv_ops import Convolution, Transposed, check_padding_mode, convolution, transposed
-from tinytorch.core.images import Pair, feature_maps
+from tinytorch.core.conv_ops import Convolution, Transposed, convolution, told, transposed
+from tinytorch.core.images import Pair, check_padding_mode
 from tinytorch.core.kept import Kept
 from tinytorch.core.layers import Module, Parameter
 from tinytorch.core.tensor import Tensor
@@ -34,14 +44,35 @@ class _Filters(Module):
     def _set(  # type: ignore[no-untyped-def]
         self, channels: tuple[int, int], kernel_size, stride, padding, dilation, groups, padding_mode, algorithm
     ) -> None:
-        self.in_channels, self.out_channels = map(feature_maps, ("in_channels", "out_channels"), channels)
-        self.kernel_size = per_axis("kernel_size", kernel_size, self.dims)
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.in_channels = check_count("in_channels", channels[0], "feature maps")
+        self.out_channels = check_count("out_channels", channels[1], "feature maps")
+        self.kernel_size = per_axis("kernel_size", as_tuples(kernel_size), self.dims)
+        self.stride, self.padding, self.dilation = map(as_tuples, (stride, padding, dilation))
+        self.groups = check_groups(groups, *channels)
         self.padding_mode, self.algorithm = padding_mode, algorithm
-        check_groups(groups, *channels)
         check_padding_mode(padding_mode)
-        if algorithm is not None:
-            planner.check_choice(algorithm)
+
+    @property
+    def _large(self) -> tuple[int, ...]:
+        """The shape of an image that is large enough for all settings."""
+        return (1, self.in_channels, *[1 << 30] * self.dims)
+
+    def _check_algorithm(
+        self, problem: ConvProblem, turned: Callable[[Direction], Direction] = lambda way: way
+    ) -> None:
+        """Raise unless the algorithm exists, and takes the problem, whose directions are the layer's ones, turned."""
+        told(self.algorithm)
+        if self.algorithm is None:
+            return
+        planner.check_choice(self.algorithm)
+        named = self.algorithm if isinstance(self.algorithm, Mapping) else {DIRECTIONS[0]: self.algorithm}
+        for way, name in named.items():
+            reason = ALGORITHMS[name].refuses(problem, turned(way))
+            if reason:
+                raise ValueError(
+                    f"algorithm {name!r} refuses the {way} of a {type(self).__name__} with these options: {reason}; "
+                    "use another, or leave algorithm out"
+                )
 
     def _draw(self, channels: tuple[int, int], fan_in: float, bias: bool) -> None:
         """Draw the weight, of so many outer and inner channels, from N(0, 2 / fan_in); in a rehearsal none."""
@@ -63,7 +94,12 @@ class _Filters(Module):
         return ", ".join([head, f"stride={self.stride}", f"padding={self.padding!r}", *extra])
 
     def _with_batch(self, input_shape: Sequence[int]) -> tuple[int, ...]:
-        return (1, *input_shape) if len(input_shape) == self.dims + 1 else tuple(input_shape)
+        shape = as_tuples(input_shape)
+        known = isinstance(shape, tuple) and len(shape) - self.dims in (1, 2)
+        if not known or not all(hasattr(size, "__index__") for size in shape):
+            axes = ", ".join(("channels", *AXIS_NAMES[self.dims]))
+            raise ValueError(f"input_shape must be integers (batch, {axes}) or ({axes}), got {input_shape!r}")
+        return shape if len(shape) == self.dims + 2 else (1, *shape)
 
 
 class _Conv(_Filters):
@@ -83,17 +119,14 @@ class _Conv(_Filters):
     ) -> None:
         channels = in_channels, out_channels
         self._set(channels, kernel_size, stride, padding, dilation, groups, padding_mode, algorithm)
-        depth = in_channels // groups
-        dilations = per_axis("dilation", dilation, self.dims)
-        smallest = [Axis(1, k, dilation=d).extent for k, d in zip(self.kernel_size, dilations, strict=True)]
-        weight_shape = (out_channels, depth, *self.kernel_size)
-        ConvProblem.of((1, in_channels, *smallest), weight_shape, stride, padding, dilation, groups)  # or it refuses
-        self._draw((out_channels, depth), math.prod(weight_shape[1:]), bias)
+        filters = self.out_channels, self.in_channels // self.groups
+        self._check_algorithm(self._problem(self._large, filters))
+        self._draw(filters, filters[1] * math.prod(self.kernel_size), bias)
         self.folded = Kept()  # its weights with a batch normalisation folded in
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, in_channels, …), or (in_channels, …), to (N, out_channels, …), or (out_channels, …)."""
-        return convolution(x, self.weight, self.bias, self.options)
+        return convolution(input, self.weight, self.bias, self.options)
 
     @property
     def options(self) -> Convolution:
@@ -104,11 +137,15 @@ class _Conv(_Filters):
 
     def plan(self, input_shape: Sequence[int]) -> dict[Direction, Plan]:
         """Which algorithms compute the layer's three directions for an input of this shape, and why."""
-        shapes = self._with_batch(input_shape), self.weight.shape
-        problem = ConvProblem.of(*shapes, self.stride, self.padding, self.dilation, self.groups)
-        problem = problem if self.padding_mode == "zeros" else problem.padded
+        problem = self._problem(self._with_batch(input_shape), self.weight.shape[:2])
         wish = planner.told(self.algorithm)
         return {way: planner.plan(problem, way, wish, dtype=self.weight.dtype) for way in DIRECTIONS}
+
+    def _problem(self, input_shape: Sequence[int], filters: tuple[int, ...]) -> ConvProblem:
+        """The convolution that is computed; there is none if it refuses the settings."""
+        shapes = input_shape, (*filters, *self.kernel_size)
+        problem = ConvProblem.of(*shapes, self.stride, self.padding, self.dilation, self.groups)
+        return problem if self.padding_mode == "zeros" else problem.padded
 
 
 class Conv2d(_Conv):
@@ -184,15 +221,14 @@ class _ConvTranspose(_Filters):
     ) -> None:
         channels = in_channels, out_channels
         self._set(channels, kernel_size, stride, padding, dilation, groups, padding_mode, algorithm)
-        self.output_padding = output_padding
-        depth, strides = out_channels // groups, per_axis("stride", stride, self.dims)
-        large = (1, in_channels, *[1 << 30] * self.dims)
-        weight_shape = (in_channels, depth, *self.kernel_size)
-        ConvProblem.transposed(large, weight_shape, stride, padding, output_padding, dilation, groups)  # or it refuses
-        windows = math.prod(max(1, k / s) for k, s in zip(self.kernel_size, strides, strict=True))
-        self._draw((in_channels, depth), in_channels // groups * windows, bias)
+        self.output_padding = as_tuples(output_padding)
+        filters = self.in_channels, self.out_channels // self.groups
+        problem, _ = self._options(None).mirror(self._large, (*filters, *self.kernel_size))  # or it refuses
+        self._check_algorithm(problem, planner.turned)
+        windows = math.prod(max(1, axis.kernel / axis.stride) for axis in problem.axes)
+        self._draw(filters, self.in_channels // self.groups * windows, bias)
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """Map (N, in_channels, …), or (in_channels, …), to (N, out_channels, …), or (out_channels, …).
 
         Parameters
@@ -200,7 +236,7 @@ class _ConvTranspose(_Filters):
         output_size : tuple of int, optional
             Pixels of the output, or its whole shape; `output_padding` then does not count.
         """
-        return transposed(x, self.weight, self.bias, self._options(output_size))
+        return transposed(input, self.weight, self.bias, self._options(output_size))
 
     def _options(self, output_size: Sequence[int] | None) -> Transposed:
         return Transposed(
@@ -286,6 +322,8 @@ class DepthwiseSeparableConv2d(Module):
         Of the first step, as in `Conv2d`.
     bias : bool
         Whether both steps have learnable offsets.
+    algorithm : str, or dict of str to str, optional
+        How to compute both steps, as in `Conv2d`. `plan` tells what the planner chooses.
 
     Attributes
     ----------
@@ -310,11 +348,19 @@ class DepthwiseSeparableConv2d(Module):
         dilation: Pair = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
+        *,
+        algorithm: Choice | None = None,
     ) -> None:
         window = kernel_size, stride, padding, dilation
-        self.depthwise = Conv2d(in_channels, in_channels, *window, in_channels, bias, padding_mode)
-        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias)
+        self.depthwise = Conv2d(in_channels, in_channels, *window, in_channels, bias, padding_mode, algorithm=algorithm)
+        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias, algorithm=algorithm)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, in_channels, H, W), or (in_channels, H, W), to (N, out_channels, H_out, W_out), or without N."""
-        return self.pointwise(self.depthwise(x))
+        return self.pointwise(self.depthwise(input))
+
+    def plan(self, input_shape: Sequence[int]) -> dict[str, dict[Direction, Plan]]:
+        """The plans of the two steps, "depthwise" and "pointwise", for an input of this shape."""
+        depthwise = self.depthwise.plan(input_shape)
+        pointwise = self.pointwise.plan(depthwise["forward"].problem.output_shape)
+        return {"depthwise": depthwise, "pointwise": pointwise}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,8 @@ Pair = int | Sequence[int]
 Bounds = tuple[float, float]  # floor and ceiling that a result is clipped to; (0, ∞) is a ReLU
 
 UNBOUNDED: Bounds = (-math.inf, math.inf)
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def check_images(name: str, x: Tensor, dims: int = 2) -> None:
@@ -40,30 +44,62 @@ def _missing_dimension(shape: tuple[int, ...], dims: int, axes: str) -> str:
     return f"Fix: add the {missing}: x = x.reshape({sizes})"
 
 
-def with_batch(x: Tensor, dims: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """``compute(x)``, where an image without a batch, of shape (C, …), is a batch of one on the way."""
+def check_not_empty(shape: tuple[int, ...], dims: int, where: str = "") -> None:
+    """Raise unless an input of this shape, with ``dims`` spatial dimensions, has channels and pixels."""
+    if 0 in shape[-dims - 1 :]:
+        raise ValueError(f"every size but the batch must be positive{where}, got input {shape}")
+
+
+def check_padding_mode(mode: str) -> None:
+    """Raise unless padding can be filled like that."""
+    if not isinstance(mode, str) or mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {list(PADDING_MODES)}, got {mode!r}; 'zeros' is the usual one")
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is one real number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return a real number as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not is_number(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def with_batch(x: Tensor, dims: int, compute: Callable[[Tensor], Any]) -> Any:
+    """``compute(x)``, a tensor or several, where an image without a batch, (C, …), is a batch of one on the way.
+
+    What is refused is told with the shape that the caller knows.
+    """
     if not isinstance(x, Tensor) or x.ndim != dims + 1:
         return compute(x)
-    return compute(x.unsqueeze(0)).squeeze(0)
+    batch = x.unsqueeze(0)
+    try:
+        y = compute(batch)
+    except ValueError as error:
+        error.args = (str(error).replace(f"input {batch.shape}", f"input {x.shape}"),)
+        raise
+    return tuple(part.squeeze(0) for part in y) if isinstance(y, tuple) else y.squeeze(0)
 
 
 class BatchOnly:
     """Mixed into a layer in front of it: refuses one image, (C, H, W), that is not a batch."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) as the layer does."""
-        if isinstance(x, Tensor):
-            _check_rank(x, 2)
-        return super().forward(x)  # type: ignore[misc]
+        if isinstance(input, Tensor):
+            _check_rank(input, 2)
+        return super().forward(input)  # type: ignore[misc]
 
 
 def rows_of(images: np.ndarray) -> np.ndarray:
     """View of channels-last (N, C, …) as (pixels of all images, C)."""
     return pixels(images).reshape(-1, images.shape[1])
-
-
-def feature_maps(name: str, value: int) -> int:
-    """A number of channels, checked."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}; it counts feature maps")
-    return int(value)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinytorch.conv.pack import lanes_last, lanes_last_zeros
+from tinytorch.conv.problem import check_count
 from tinytorch.core import functional as F
 from tinytorch.core import random
 from tinytorch.core.tensor import Tensor, as_array
@@ -289,9 +290,9 @@ def _join(prefix: str, name: str) -> str:
 class Identity(Module):
     """Return the input."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` itself."""
-        return x
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `input` itself."""
+        return input
 
 
 class Linear(Module):
@@ -317,18 +318,15 @@ class Linear(Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}; it counts numbers")
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = check_count("in_features", in_features, "numbers")
+        self.out_features = check_count("out_features", out_features, "numbers")
         bound = 1 / np.sqrt(in_features)
         self.weight = _uniform(bound, (out_features, in_features))
         self.bias = _uniform(bound, (out_features,)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (…, in_features) to (…, out_features)."""
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Sizes, and whether there is a bias."""
@@ -357,9 +355,9 @@ class Flatten(Module):
         self.start_dim = start_dim
         self.end_dim = end_dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Flatten `x`."""
-        return x.flatten(self.start_dim, self.end_dim)
+    def forward(self, input: Tensor) -> Tensor:
+        """Flatten `input`."""
+        return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         """The axes."""
@@ -399,11 +397,11 @@ class Sequential(Module):
     def _layers(self) -> dict[str, Module]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Module)}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pass `x` through all modules."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Pass `input` through all modules."""
         for run in self._runs or self._cut():
-            x = run(x)
-        return x
+            input = run(input)
+        return input
 
     def _cut(self) -> list[Callable[[Tensor], Tensor]]:
         """The modules, cut into what is computed at once; kept until a module comes or goes."""

@@ -8,15 +8,17 @@ statistics should be neighbours: images are brought to channels-last memory, oth
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from itertools import compress
 
 import numpy as np
 
 from tinytorch.conv.pack import channels_first, channels_last, empty_channels_last, pixels
+from tinytorch.conv.problem import as_tuples, check_count
 from tinytorch.core import reach
 from tinytorch.core.autograd import record
-from tinytorch.core.images import UNBOUNDED, Bounds, rows_of
+from tinytorch.core.images import UNBOUNDED, Bounds, check_number, is_number, rows_of
 from tinytorch.core.tensor import Dims, Tensor, as_axis
 from tinytorch.kernels import elementwise, memory, norm
 
@@ -63,11 +65,15 @@ def batch_norm(
     ValueError
         If shapes do not match, ``eps`` is not positive, ``momentum`` not in [0, 1], running statistics are missing, or
         training has a single value per channel to take statistics of.
+    TypeError
+        If something other than a floating-point Tensor stands where one is needed.
     """
     check_input("batch_norm", input, 2, 5)
     running = _check_running(input, "training", training, running_mean, running_var)
     _check_channels(input, weight=weight, bias=bias)
-    check_settings(eps, momentum)
+    check_eps(eps)
+    check_momentum(momentum)
+    _check_tensors(residual=residual)
     if residual is not None and residual.shape != input.shape:
         raise ValueError(f"residual must have the shape of the input, {input.shape}, got {residual.shape}")
     if training and input.size == input.shape[1]:
@@ -114,7 +120,8 @@ def instance_norm(
     check_input("instance_norm", input, 2, 5)
     running = _check_running(input, "use_input_stats", use_input_stats, running_mean, running_var)
     _check_channels(input, weight=weight, bias=bias)
-    check_settings(eps, momentum)
+    check_eps(eps)
+    check_momentum(momentum)
     if use_input_stats and math.prod(input.shape[2:]) == 1:
         raise ValueError(
             f"instance_norm needs more than one pixel per channel to take statistics of, got input {input.shape}; "
@@ -149,9 +156,9 @@ def group_norm(
         single value to take statistics of.
     """
     check_input("group_norm", input, 2)
-    check_groups(num_groups, input.shape[1])
+    num_groups = check_groups(num_groups, input.shape[1])
     _check_channels(input, weight=weight, bias=bias)
-    check_settings(eps)
+    check_eps(eps)
     if input.size == num_groups:
         raise ValueError(
             f"group_norm needs more than one value per group to take statistics of, got input {input.shape} with "
@@ -265,9 +272,12 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     ------
     ValueError
         If ``size`` is not a positive integer, or there are no pixels.
+    TypeError
+        If one of the others is not a number.
     """
     check_input("local_response_norm", input, 3)
-    check_count("size", size)
+    size = check_count("size", size, "channels")
+    alpha, beta, k = map(check_number, ("alpha", "beta", "k"), (alpha, beta, k))
     if not input.size:
         return _nothing(input)
     layout = Rows(input.array, (1,))
@@ -310,7 +320,7 @@ def layer_norm(
         If shapes do not match, or ``eps`` is not positive.
     """
     axes = _check_last_axes("layer_norm", input, normalized_shape, weight=weight, bias=bias)
-    check_settings(eps)
+    check_eps(eps)
     return _by_row(input, axes, weight, bias, eps, centred=True)
 
 
@@ -338,7 +348,7 @@ def rms_norm(
     """
     axes = _check_last_axes("rms_norm", input, normalized_shape, weight=weight)
     eps = float(np.finfo(input.dtype).eps) if eps is None else eps
-    check_settings(eps)
+    check_eps(eps)
     return _by_row(input, axes, weight, None, eps, centred=False)
 
 
@@ -397,12 +407,13 @@ def normalize(input: Tensor, p: float = 2.0, dim: Dims = 1, eps: float = 1e-12) 
     IndexError
         If there is no such axis.
     ValueError
-        If ``eps`` is not positive.
+        If ``eps`` is not positive, or an axis is named twice.
+    TypeError
+        If ``p`` is not a number, or ``dim`` not of integers.
     """
     check_input("normalize", input, 0)
-    dims = (dim,) if isinstance(dim, int) else dim or range(input.ndim)
-    axes = tuple(as_axis(d, max(input.ndim, 1)) for d in dims)
-    check_settings(eps)
+    axes, p = _axes(dim, input.ndim), check_number("p", p)
+    check_eps(eps)
     if not input.size:
         return _nothing(input)
     x = input if input.ndim else input.reshape(1)
@@ -426,6 +437,19 @@ def normalize(input: Tensor, p: float = 2.0, dim: Dims = 1, eps: float = 1e-12) 
     backward.__qualname__ = "normalize"
     out = record(layout.array(y, shape), (x,), backward, reach.reduced(x.ndim, axes, True))
     return out if input.ndim else out.reshape(())
+
+
+def _axes(dim: Dims, ndim: int) -> tuple[int, ...]:
+    """The axes that are named, all of them for None; a single number has one."""
+    named = as_tuples(dim)
+    named = named if isinstance(named, tuple) else range(ndim) if named is None else (named,)
+    try:
+        axes = tuple(as_axis(operator.index(d), max(ndim, 1)) for d in named or range(ndim))
+    except TypeError:
+        raise TypeError(f"dim must be an integer, a tuple of them, or None for all axes, got {dim!r}") from None
+    if len({*axes}) < len(axes):
+        raise ValueError(f"dim must name each axis once, got {dim!r} for {ndim} axes")
+    return axes
 
 
 def _norm_gradient(rows: np.ndarray, p: float, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -500,8 +524,17 @@ def check_input(name: str, x: Tensor, least: int, most: int | None = None) -> No
         )
 
 
+def _check_tensors(**given: Tensor | None) -> None:
+    """Raise unless all that is given is a floating-point tensor."""
+    for name, tensor in given.items():
+        if tensor is not None and not (isinstance(tensor, Tensor) and tensor.dtype.kind == "f"):
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be a floating-point Tensor, or None, got {got}; wrap an array: Tensor(array)")
+
+
 def _check_channels(x: Tensor, **given: Tensor | None) -> None:
     """Raise unless every tensor that is given has one number for each channel."""
+    _check_tensors(**given)
     for name, tensor in given.items():
         if tensor is not None and tensor.shape != (x.shape[1],):
             raise ValueError(
@@ -536,6 +569,7 @@ def _check_last_axes(
             f"normalized_shape must be the lengths of the last axes, got {wanted} for input {x.shape}; "
             f"to normalise over the last axis alone pass {x.shape[-1:]}"
         )
+    _check_tensors(**given)
     for parameter, tensor in given.items():
         if tensor is not None and tensor.shape != wanted:
             raise ValueError(f"{parameter} must have shape normalized_shape = {wanted}, got {tensor.shape}")
@@ -550,7 +584,8 @@ def check_normalized_shape(normalized_shape: int | Sequence[int]) -> tuple[int, 
     ValueError
         If there is none, or one is not an integer of 0 or more.
     """
-    lengths = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+    lengths: tuple[int, ...] = as_tuples(normalized_shape)
+    lengths = lengths if isinstance(lengths, tuple) else (lengths,)
     if not lengths or not all(isinstance(n, int | np.integer) and n >= 0 for n in lengths):
         raise ValueError(
             f"normalized_shape must be the lengths of one axis or more, got {normalized_shape!r}; "
@@ -559,26 +594,25 @@ def check_normalized_shape(normalized_shape: int | Sequence[int]) -> tuple[int, 
     return lengths
 
 
-def check_groups(num_groups: int, channels: int) -> None:
-    """Raise unless ``num_groups`` divides the channels."""
-    check_count("num_groups", num_groups, "groups")
+def check_groups(num_groups: int, channels: int) -> int:
+    """Return ``num_groups`` if it divides the channels."""
+    num_groups = check_count("num_groups", num_groups, "groups")
     if channels % num_groups:
         divisors = [n for n in range(1, channels + 1) if channels % n == 0]
         raise ValueError(
             f"num_groups must divide the channels, got num_groups={num_groups} for {channels} channels; "
             f"use one of {divisors}"
         )
+    return num_groups
 
 
-def check_count(name: str, value: int, of: str = "channels") -> None:
-    """Raise unless this is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}; it counts {of}")
+def check_eps(eps: float) -> None:
+    """Raise unless ``eps`` is positive."""
+    if not is_number(eps) or not eps > 0:
+        raise ValueError(f"eps must be positive, got {eps!r}; it keeps constant numbers from being divided by zero")
 
 
-def check_settings(eps: float, momentum: float | None = None) -> None:
-    """Raise unless ``eps`` is positive and ``momentum`` between 0 and 1."""
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, got {eps}; it keeps constant numbers from being divided by zero")
-    if momentum is not None and not 0 <= momentum <= 1:
-        raise ValueError(f"momentum must be between 0 and 1, got {momentum}; 0.1 averages over about ten batches")
+def check_momentum(momentum: float) -> None:
+    """Raise unless ``momentum`` lies between 0 and 1."""
+    if not is_number(momentum) or not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must be between 0 and 1, got {momentum!r}; 0.1 averages over about ten batches")

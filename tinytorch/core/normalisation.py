@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.conv.problem import check_count
 from tinytorch.core import norm_ops as ops
-from tinytorch.core.images import UNBOUNDED, Bounds, check_images, feature_maps, with_batch
+from tinytorch.core.images import UNBOUNDED, Bounds, check_images, check_number, with_batch
 from tinytorch.core.layers import Module, Parameter
 from tinytorch.core.tensor import Tensor
 
@@ -36,8 +37,10 @@ class _Tracking(_Affine):
     def __init__(
         self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool, bias: bool
     ) -> None:
-        self.num_features = feature_maps("num_features", num_features)
-        ops.check_settings(eps, momentum)
+        self.num_features = check_count("num_features", num_features, "feature maps")
+        ops.check_eps(eps)
+        if momentum is not None:
+            ops.check_momentum(momentum)
         self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self._learn(num_features, affine, bias)
@@ -119,9 +122,9 @@ class _BatchNorm(_Tracking):
         """The shift, by its name in the pages."""
         return self.bias
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise a batch (N, num_features, …)."""
-        return self.normalise(x)
+        return self.normalise(input)
 
     def normalise(self, x: Tensor, residual: Tensor | None = None, bounds: Bounds = UNBOUNDED) -> Tensor:
         """`forward`, then add a residual and clip, in the same pass over memory."""
@@ -202,9 +205,9 @@ class _InstanceNorm(_Tracking):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise a batch (N, num_features, …), or one image (num_features, …)."""
-        return with_batch(x, self._dims[-1], self._normalise)
+        return with_batch(input, self._dims[-1], self._normalise)
 
     def _normalise(self, x: Tensor) -> Tensor:
         self._check(x)
@@ -252,19 +255,20 @@ class GroupNorm(_Affine):
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, bias: bool = True
     ) -> None:
-        self.num_channels = feature_maps("num_channels", num_channels)
-        ops.check_groups(num_groups, num_channels)
-        ops.check_settings(eps)
-        self.num_groups, self.eps, self.affine = num_groups, eps, affine
+        self.num_channels = check_count("num_channels", num_channels, "feature maps")
+        self.num_groups = ops.check_groups(num_groups, num_channels)
+        ops.check_eps(eps)
+        self.eps, self.affine = eps, affine
         self._learn(num_channels, affine, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise a batch (N, num_channels, …)."""
-        return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return ops.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         """Settings."""
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        groups = f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
+        return f"{groups}, affine={self.affine}, bias={self.bias is not None}"
 
 
 class _LastAxesNorm(_Affine):
@@ -275,7 +279,7 @@ class _LastAxesNorm(_Affine):
     ) -> None:
         self.normalized_shape = ops.check_normalized_shape(normalized_shape)
         if eps is not None:
-            ops.check_settings(eps)
+            ops.check_eps(eps)
         self.eps: Any = eps
         self.elementwise_affine = elementwise_affine
         self._learn(self.normalized_shape, elementwise_affine, bias)
@@ -314,9 +318,13 @@ class LayerNorm(_LastAxesNorm):
     ) -> None:
         super().__init__(normalized_shape, eps, elementwise_affine, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise a tensor of shape (…, *normalized_shape)."""
-        return ops.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return ops.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Settings."""
+        return f"{super().extra_repr()}, bias={self.bias is not None}"
 
 
 class RMSNorm(_LastAxesNorm):
@@ -342,9 +350,9 @@ class RMSNorm(_LastAxesNorm):
     ) -> None:
         super().__init__(normalized_shape, eps, elementwise_affine, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Divide a tensor of shape (…, *normalized_shape)."""
-        return ops.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        return ops.rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
 
 class LocalResponseNorm(Module):
@@ -360,15 +368,19 @@ class LocalResponseNorm(Module):
     ------
     ValueError
         If ``size`` is not a positive integer.
+    TypeError
+        If one of the others is not a number.
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
-        ops.check_count("size", size)
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.size = check_count("size", size, "channels")
+        for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
+            check_number(name, value)
+        self.alpha, self.beta, self.k = alpha, beta, k
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Divide a batch (N, C, …)."""
-        return ops.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+        return ops.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
         """Settings."""

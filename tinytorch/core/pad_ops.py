@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from tinytorch.conv.problem import AXIS_NAMES, as_tuples
 from tinytorch.core import reach
 from tinytorch.core.autograd import record
+from tinytorch.core.images import check_not_empty
 from tinytorch.core.tensor import Number, Tensor
 from tinytorch.kernels import memory, strided
 
@@ -47,17 +50,44 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Number
     Raises
     ------
     TypeError
-        If the input is not a Tensor, or a width not an integer.
+        If the input is not a Tensor, a width not an integer, or the value not a number.
     ValueError
-        If the mode is unknown or takes no value, the number of widths does not fit the input, the border needs more
-        pixels than there are, or too little is left of the input.
+        If the mode is unknown or takes no value, the input's type can't hold the value, the number of widths does not
+        fit the input, the border needs more pixels than there are, or too little is left of the input.
     """
     _check_mode(input, mode, value)
-    widths = _widths(input.shape, pad, mode)
+    widths = _widths(input.shape, as_tuples(pad), mode)
     grown = tuple((max(before, 0), max(after, 0)) for before, after in widths)
     if mode in ("reflect", "replicate"):
         return _crop(_pad(input, grown, mode, 0), widths)
     return _pad(_crop(input, widths), grown, mode, value or 0)
+
+
+def surround(x: Tensor, widths: Sequence[tuple[int, int]], padding_mode: str) -> Tensor:
+    """The padding of a convolution or a pooling: (before, after) pixels of every spatial axis, in the axes' order.
+
+    Raises
+    ------
+    ValueError
+        If the image has too few pixels for its padding to be made of.
+    """
+    if not any(map(any, widths)):
+        return x
+    sizes = x.shape[2:]
+    for name, n, (before, after) in zip(AXIS_NAMES[len(sizes)], sizes, widths, strict=True):
+        most = _most(padding_mode, n, n)
+        if max(before, after) > most:
+            raise ValueError(
+                f"padding_mode={padding_mode!r} can make at most {most} pixels of padding from an image with {n} along "
+                f"the {name}, and {max(before, after)} are needed; change padding, or use padding_mode='replicate'"
+            )
+    flat = [pixels for pair in reversed(widths) for pixels in pair]
+    return pad(x, flat, "constant" if padding_mode == "zeros" else padding_mode)
+
+
+def _most(mode: str, n: int, kept: int) -> float:
+    """Pixels that a border can repeat of an axis with n, of which so many are kept."""
+    return {"reflect": n - 1, "circular": kept}.get(mode, math.inf)
 
 
 def _crop(x: Tensor, widths: Widths) -> Tensor:
@@ -123,10 +153,23 @@ def _sources(mode: str, before: int, after: int, end: int) -> tuple[slice, slice
 def _check_mode(input: Tensor, mode: str, value: Number | None) -> None:
     if not isinstance(input, Tensor):
         raise TypeError(f"pad expects a Tensor, got {type(input).__name__}; wrap the array: Tensor(x)")
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
+    if value is not None:
+        check_value(value, input.dtype)
     if mode != "constant" and value:
         raise ValueError(f"value is for mode='constant' only, got value={value} with mode={mode!r}; leave it out")
+
+
+def check_value(value: Number, dtype: np.dtype | None = None) -> None:
+    """Raise unless this is a number, and one that the type, if given, can hold."""
+    if not isinstance(value, Real | np.bool_):
+        raise TypeError(f"value must be a number, got {value!r}; it is what the border holds")
+    if dtype is not None and dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:  # type: ignore[operator]
+        raise ValueError(
+            f"value must be a number that {dtype} can hold, {np.iinfo(dtype).min} to {np.iinfo(dtype).max}, got "
+            f"{value!r}; use another, or convert the input with x.float()"
+        )
 
 
 def _widths(shape: tuple[int, ...], pad: Sequence[int], mode: str) -> Widths:
@@ -155,8 +198,8 @@ def _check_images(shape: tuple[int, ...], pad: Sequence[int], mode: str) -> None
             f"pad in mode {mode!r} must have two widths for every spatial axis, one to three, of an input (N, C, …) or "
             f"(C, …), got {tuple(pad)} for input {shape}; give 0 for an axis that stays as it is"
         )
-    if mode != "circular" and 0 in shape[-dims - 1 :]:
-        raise ValueError(f"every size but the batch must be positive in mode {mode!r}, got input {shape}")
+    if mode != "circular":
+        check_not_empty(shape, dims, f" in mode {mode!r}")
 
 
 def _check_width(shape: tuple[int, ...], axis: int, width: tuple[int, int], mode: str) -> None:
@@ -167,7 +210,7 @@ def _check_width(shape: tuple[int, ...], axis: int, width: tuple[int, int], mode
     where = f"({before}, {after}) in mode {mode!r} for axis {axis} of input {shape}"
     if remains < least:
         raise ValueError(f"pad must leave at least {least} pixels, got {where}, which leaves {remains}; crop less")
-    most = {"reflect": n - 1, "circular": kept}.get(mode, math.inf)
+    most = _most(mode, n, kept)
     if max(width) > most:
         raise ValueError(
             f"pad must be at most {most}, the pixels that a border can repeat, got {where}; pad less or twice, or use "

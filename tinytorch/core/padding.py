@@ -7,9 +7,11 @@ top, bottom) or (left, right, top, bottom, front, back). A negative number crops
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from tinytorch.conv.problem import as_tuples
 from tinytorch.core.layers import Module
-from tinytorch.core.pad_ops import pad
+from tinytorch.core.pad_ops import check_value, pad
 from tinytorch.core.tensor import Number, Tensor
 
 
@@ -23,9 +25,9 @@ class _Pad(Module):
     def __init__(self, padding: int | Sequence[int]) -> None:
         self.padding = _sides(padding, self.dims)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, …) or (C, …) to the same with larger images."""
-        return pad(x, self.padding, self.mode, self.value)
+        return pad(input, self.padding, self.mode, self.value)
 
     def extra_repr(self) -> str:
         """The pixels on each side."""
@@ -34,7 +36,8 @@ class _Pad(Module):
 
 def _sides(padding: int | Sequence[int], dims: int) -> tuple[int, ...]:
     """Pixels on each side of so many axes."""
-    sides = tuple(padding) if isinstance(padding, Sequence) else (padding,) * (2 * dims)
+    sides: Any = as_tuples(padding)
+    sides = sides if isinstance(sides, tuple) else (sides,) * (2 * dims)
     if len(sides) != 2 * dims or any(isinstance(side, bool) or not hasattr(side, "__index__") for side in sides):
         raise ValueError(
             f"padding must be an integer or {2 * dims} integers, {', '.join(_SIDES[: 2 * dims])}, got {padding!r}"
@@ -50,6 +53,7 @@ class _ConstantPad(_Pad):
 
     def __init__(self, padding: int | Sequence[int], value: Number) -> None:
         super().__init__(padding)
+        check_value(value)
         self.value = value
 
     def extra_repr(self) -> str:

@@ -16,20 +16,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from tinytorch.conv.pack import channels_last, empty_channels_last, pixels
-from tinytorch.conv.problem import AXIS_NAMES, Axis, Padding, _pads, check_fits, per_axis
+from tinytorch.conv.problem import AXIS_NAMES, Axis, Padding, as_tuples, check_fits, pads_per_axis, per_axis
 from tinytorch.core import reach
 from tinytorch.core.autograd import record
-from tinytorch.core.images import Pair, check_images
-from tinytorch.core.pad_ops import pad
+from tinytorch.core.images import Pair, check_images, check_not_empty, check_padding_mode, is_number, with_batch
+from tinytorch.core.pad_ops import surround
 from tinytorch.core.tensor import Tensor
 from tinytorch.kernels import memory, norm, pool, strided
 
 OutputSize = int | None | Sequence[int | None]
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
-
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-
 
 # ---- how windows slide --------------------------------------------------------------------------------------------
 
@@ -65,13 +62,10 @@ class Pooling:
         return _sliding(axes, grown)
 
     def _axes(self, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
-        if self.padding_mode not in PADDING_MODES:
-            raise ValueError(
-                f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {self.padding_mode!r}"
-            )
+        check_padding_mode(self.padding_mode)
         kernels, strides = kernel_and_stride(self.kernel_size, self.stride, self.dims)
-        dilations = per_axis("dilation", self.dilation, self.dims)
-        pads = _pads(_tuples(self.padding), sizes, kernels, strides, dilations)
+        dilations = per_axis("dilation", as_tuples(self.dilation), self.dims)
+        pads = pads_per_axis(self.padding, sizes, kernels, strides, dilations)
         numbers = zip(sizes, kernels, strides, pads, dilations, strict=True)
         axes = tuple(Axis(size, k, s, before, after, d) for size, k, s, (before, after), d in numbers)
         if self.padding_mode == "zeros":
@@ -91,8 +85,7 @@ class Pooling:
         if self.padding_mode == "zeros":
             return x, self
         widths = [(axis.before, axis.after) for axis in self._axes(x.shape[2:])]
-        flat = [width for pair in reversed(widths) for width in pair]
-        return pad(x, flat, self.padding_mode), replace(self, padding=0, padding_mode="zeros")
+        return surround(x, widths, self.padding_mode), replace(self, padding=0, padding_mode="zeros")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,16 +118,8 @@ class Sliding:
 
 def kernel_and_stride(kernel_size: Pair, stride: Pair | None, dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Both along every axis; a stride that is not given is the kernel size."""
-    kernels = per_axis("kernel_size", kernel_size, dims)
-    is_given = stride is not None and not (isinstance(stride, Sequence) and not len(stride))
-    return kernels, per_axis("stride", stride, dims) if is_given else kernels  # type: ignore[arg-type]
-
-
-def _tuples(padding: Padding) -> Padding:
-    """Lists as tuples, which alone are (before, after) pairs."""
-    if isinstance(padding, str) or not isinstance(padding, Sequence):
-        return padding
-    return tuple(tuple(pair) if isinstance(pair, Sequence) else pair for pair in padding)  # type: ignore[return-value]
+    kernels, stride = per_axis("kernel_size", as_tuples(kernel_size), dims), as_tuples(stride)
+    return kernels, kernels if stride is None or stride == () else per_axis("stride", stride, dims)
 
 
 def _overhang(axis: Axis) -> int:
@@ -193,18 +178,9 @@ def _voxels(array: np.ndarray) -> np.ndarray:
     return pixels(array).reshape(images, *_volume(sizes, 1), channels)
 
 
-def _batched(x: Tensor, dims: int, compute: Callable[[Tensor], Any]) -> Any:
-    """``compute(x)``, a tensor or several, where an image without a batch is a batch of one on the way."""
-    if not isinstance(x, Tensor) or x.ndim != dims + 1:
-        return compute(x)
-    y = compute(x.unsqueeze(0))
-    return tuple(part.squeeze(0) for part in y) if isinstance(y, tuple) else y.squeeze(0)
-
-
 def _check(name: str, x: Tensor, dims: int) -> None:
     check_images(f"{name}{dims}d", x, dims)
-    if 0 in x.shape[1:]:
-        raise ValueError(f"every size but the batch must be positive, got input {x.shape}")
+    check_not_empty(x.shape, dims)
 
 
 def _each_dims(
@@ -267,7 +243,7 @@ def max_pool(
     -------
     Tensor, shape (N, C, ⌊(size + padding − dilation · (kernel − 1) − 1) / stride⌋ + 1, …)
         Rounded up with `ceil_mode`. The gradient goes to the first pixel that holds the maximum, row by row; NaN is
-        larger than everything.
+        larger than everything, and the gradient of several goes to the last of them.
     indices : Tensor of int64, of the same shape
         With `return_indices`: the pixel's number in the plane, or volume, of its image and channel, without padding.
 
@@ -284,7 +260,7 @@ def max_pool(
 
 def max_pooling(x: Tensor, pooling: Pooling, return_indices: bool) -> Any:
     """`max_pool` with these options."""
-    return _batched(x, pooling.dims, lambda images: _slide_max(images, pooling, return_indices))
+    return with_batch(x, pooling.dims, lambda images: _slide_max(images, pooling, return_indices))
 
 
 def _slide_max(x: Tensor, pooling: Pooling, return_indices: bool) -> Any:
@@ -381,7 +357,7 @@ def avg_pooling(x: Tensor, pooling: Pooling, count_include_pad: bool, divisor: i
             divisors = deep, high * divisor, wide
         return _mean(grown, windows, divisors)
 
-    return _batched(x, pooling.dims, mean)
+    return with_batch(x, pooling.dims, mean)
 
 
 def check_divisor(divisor: int | None) -> int | None:
@@ -468,13 +444,12 @@ def lp_pooling(x: Tensor, pooling: Pooling, p: float) -> Tensor:
         grown, bare = pooling.surround(images)
         return _power_mean(grown, bare.windows(grown.shape[2:]), p)
 
-    return _batched(x, pooling.dims, norm)
+    return with_batch(x, pooling.dims, norm)
 
 
 def check_norm_type(norm_type: float) -> float:
     """The exponent of an `lp_pool`, checked."""
-    number = isinstance(norm_type, int | float | np.number) and not isinstance(norm_type, bool)
-    if not number or not norm_type > 0:
+    if not is_number(norm_type) or not norm_type > 0:
         raise ValueError(f"norm_type must be a positive number, got {norm_type!r}; 2 is the Euclidean norm")
     return float(norm_type)
 
@@ -532,7 +507,7 @@ def adaptive_avg_pool(dims: int, input: Tensor, output_size: OutputSize) -> Tens
         windows = _windows_for("adaptive_avg_pool", x, output_size, dims)
         return _mean(x, windows, windows.held)
 
-    return _batched(input, dims, mean)
+    return with_batch(input, dims, mean)
 
 
 def adaptive_max_pool(dims: int, input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Any:
@@ -547,7 +522,7 @@ def adaptive_max_pool(dims: int, input: Tensor, output_size: OutputSize, return_
         y, indices = _largest(x, windows, return_indices)
         return (y, indices) if return_indices else y
 
-    return _batched(input, dims, largest)
+    return with_batch(input, dims, largest)
 
 
 _TABLE = 16  # numbers for each window, at most, while its place is worked out
@@ -570,7 +545,8 @@ def check_output_size(output_size: OutputSize, dims: int = 2) -> tuple[int | Non
     ValueError
         If there are more or fewer than `dims`, or one is not positive.
     """
-    sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,)
+    output_size = as_tuples(output_size)
+    sizes = output_size if isinstance(output_size, tuple) else (output_size,)
     sizes = sizes * dims if len(sizes) == 1 else sizes
     per_axis("output_size", [1 if size is None else size for size in sizes], dims)
     return sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinytorch.conv.problem import Padding, per_axis
+from tinytorch.conv.problem import Padding, as_tuples, per_axis
 from tinytorch.core import pool_ops as ops
 from tinytorch.core.images import Pair
 from tinytorch.core.layers import Module
@@ -23,6 +23,7 @@ class _Pool(Module):
     def _set(  # type: ignore[no-untyped-def]
         self, kernel_size, stride, padding, dilation, ceil_mode, padding_mode
     ) -> None:
+        kernel_size, stride, padding, dilation = map(as_tuples, (kernel_size, stride, padding, dilation))
         self.kernel_size, _ = ops.kernel_and_stride(kernel_size, stride, self.dims)
         self.stride = kernel_size if stride is None else stride
         self.padding, self.dilation = padding, dilation
@@ -66,9 +67,9 @@ class _MaxPool(_Pool):
         """Whether it returns maxima only, of images as they are."""
         return not self.return_indices and self.padding_mode == "zeros"
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, input: Tensor) -> Any:
         """Map (N, C, …), or (C, …), to as many windows, and with `return_indices` to where their maxima were too."""
-        return ops.max_pooling(x, self.pooling, self.return_indices)
+        return ops.max_pooling(input, self.pooling, self.return_indices)
 
     def _usual(self) -> list[tuple[str, Any]]:
         return [*super()._usual(), ("return_indices", False)]
@@ -127,9 +128,9 @@ class _AvgPool(_Pool):
         self.count_include_pad = count_include_pad
         self.divisor_override = ops.check_divisor(divisor_override)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, …), or (C, …), to as many windows."""
-        return ops.avg_pooling(x, self.pooling, self.count_include_pad, self.divisor_override)
+        return ops.avg_pooling(input, self.pooling, self.count_include_pad, self.divisor_override)
 
     def _usual(self) -> list[tuple[str, Any]]:
         return [*super()._usual(), ("count_include_pad", True), ("divisor_override", None)]
@@ -188,9 +189,9 @@ class _LPPool(_Pool):
         self.norm_type = norm_type
         self._set(kernel_size, stride, padding, dilation, ceil_mode, padding_mode)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, …), or (C, …), to as many windows."""
-        return ops.lp_pooling(x, self.pooling, self.norm_type)
+        return ops.lp_pooling(input, self.pooling, self.norm_type)
 
     def extra_repr(self) -> str:
         """The power, and the window."""
@@ -235,6 +236,7 @@ class _Adaptive(Module):
     dims: int
 
     def __init__(self, output_size: ops.OutputSize) -> None:
+        output_size = as_tuples(output_size)
         ops.check_output_size(output_size, self.dims)
         self.output_size = output_size
 
@@ -244,9 +246,9 @@ class _Adaptive(Module):
 
 
 class _AdaptiveAvgPool(_Adaptive):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, …), or (C, …), to so many windows."""
-        return ops.adaptive_avg_pool(self.dims, x, self.output_size)
+        return ops.adaptive_avg_pool(self.dims, input, self.output_size)
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
@@ -278,9 +280,9 @@ class _AdaptiveMaxPool(_Adaptive):
         super().__init__(output_size)
         self.return_indices = return_indices
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, input: Tensor) -> Any:
         """Map (N, C, …), or (C, …), to so many windows, and with `return_indices` to where their maxima were too."""
-        return ops.adaptive_max_pool(self.dims, x, self.output_size, self.return_indices)
+        return ops.adaptive_max_pool(self.dims, input, self.output_size, self.return_indices)
 
     def extra_repr(self) -> str:
         """The size, and whether indices are returned."""
@@ -319,9 +321,9 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
 class _GlobalAvgPool(Module):
     dims: int
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, …), or (C, …), to one pixel."""
-        return ops.adaptive_avg_pool(self.dims, x, 1)
+        return ops.adaptive_avg_pool(self.dims, input, 1)
 
 
 class GlobalAvgPool2d(_GlobalAvgPool):
@@ -345,9 +347,9 @@ class GlobalAvgPool3d(_GlobalAvgPool):
 class _GlobalMaxPool(Module):
     dims: int
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, …), or (C, …), to one pixel."""
-        return ops.adaptive_max_pool(self.dims, x, 1)
+        return ops.adaptive_max_pool(self.dims, input, 1)
 
 
 class GlobalMaxPool2d(_GlobalMaxPool):
@@ -376,11 +378,11 @@ class _MaxUnpool(Module):
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         self.kernel_size, self.stride = ops.kernel_and_stride(kernel_size, stride, self.dims)
-        self.padding = per_axis("padding", padding, self.dims, least=0)
+        self.padding = per_axis("padding", as_tuples(padding), self.dims, least=0)
 
-    def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """Map (N, C, …), or (C, …), and indices of the same shape to images of `output_size`; see `max_unpool2d`."""
-        return ops.max_unpool(self.dims, x, indices, self.kernel_size, self.stride, self.padding, output_size)
+        return ops.max_unpool(self.dims, input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
     def extra_repr(self) -> str:
         """Those of the pooling."""

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import numpy as np
 
 from tinytorch.conv.pack import pixels
+from tinytorch.conv.problem import check_count
 from tinytorch.core import random, reach
 from tinytorch.core.autograd import record
-from tinytorch.core.images import check_images
+from tinytorch.core.images import check_images, is_number
 from tinytorch.core.layers import Module
-from tinytorch.core.norm_ops import Rows, check_count, check_input
+from tinytorch.core.norm_ops import Rows, check_input
 from tinytorch.core.tensor import Tensor
 from tinytorch.kernels import memory, norm
 
@@ -240,7 +241,7 @@ def check_probability(p: float) -> float:
     ValueError
         If it is not a number in [0, 1].
     """
-    if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 <= p <= 1:
+    if not is_number(p) or not 0 <= p <= 1:
         raise ValueError(f"p must be a probability between 0 and 1, got {p!r}; use p=0.5 to drop half")
     return float(p)
 
@@ -272,9 +273,9 @@ class _Dropout(Module):
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_probability(p)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop in training; otherwise return ``x``."""
-        return self._function(x, self.p, self.training)
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop in training; otherwise return ``input``."""
+        return self._function(input, self.p, self.training)
 
     def extra_repr(self) -> str:
         """The probability."""
@@ -335,9 +336,9 @@ class DropBlock2d(_Dropout):
         check_count("block_size", block_size, "pixels")
         self.block_size, self.eps = block_size, eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop squares of (N, C, H, W) in training; otherwise return ``x``."""
-        return drop_block2d(x, self.p, self.block_size, eps=self.eps, training=self.training)
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop squares of (N, C, H, W) in training; otherwise return ``input``."""
+        return drop_block2d(input, self.p, self.block_size, eps=self.eps, training=self.training)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -359,9 +360,9 @@ class StochasticDepth(_Dropout):
         _check_mode(mode)
         self.mode = mode
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop in training; otherwise return ``x``."""
-        return stochastic_depth(x, self.p, self.mode, self.training)
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop in training; otherwise return ``input``."""
+        return stochastic_depth(input, self.p, self.mode, self.training)
 
     def extra_repr(self) -> str:
         """Settings."""

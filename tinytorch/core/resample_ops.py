@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinytorch.conv.pack import channels_first, channels_last, empty_channels_last, pixels
-from tinytorch.conv.problem import AXIS_NAMES, Axis, check_fits, per_axis
+from tinytorch.conv.problem import AXIS_NAMES, Axis, as_tuples, check_count, check_fits, per_axis
 from tinytorch.core import reach
 from tinytorch.core.autograd import record
-from tinytorch.core.images import check_images, with_batch
+from tinytorch.core.images import check_images, check_not_empty, is_number, with_batch
 from tinytorch.core.pad_ops import pad
 from tinytorch.core.tensor import Tensor
 from tinytorch.kernels import memory, strided
@@ -72,12 +72,13 @@ def interpolate(
     Raises
     ------
     TypeError
-        If the input is not a floating-point Tensor, or a size is not an integer.
+        If the input is not a floating-point Tensor, a size is not an integer, or a switch not True or False.
     ValueError
         If the mode is unknown or not for such images, both or neither of `size` and `scale_factor` are given or do not
         fit them, an option is not one of the mode, or a size is not positive.
     """
-    _check_mode(input, mode, align_corners, antialias)
+    check_resizing(size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+    _check_axes(input, mode)
     sizes = input.shape[2:]
     outs, factors = _sizes(sizes, size, scale_factor, bool(recompute_scale_factor))
     memory.check_size((*input.shape[:2], *outs), input.dtype)
@@ -285,7 +286,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         If the input has fewer than three axes, or r is not a positive integer whose square divides the channels.
     """
     *batch, channels, height, width = _shape("pixel_shuffle", input)
-    r = check_count("upscale_factor", upscale_factor)
+    r = check_count("upscale_factor", upscale_factor, "pixels")
     if channels % r**2:
         raise ValueError(
             f"upscale_factor={r} needs channels divisible by {r**2}, got {channels} in input {input.shape}"
@@ -316,7 +317,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         If the input has fewer than three axes, or r is not a positive integer that divides height and width.
     """
     *batch, channels, height, width = _shape("pixel_unshuffle", input)
-    r = check_count("downscale_factor", downscale_factor)
+    r = check_count("downscale_factor", downscale_factor, "pixels")
     if height % r or width % r:
         raise ValueError(f"downscale_factor={r} must divide height and width, got input {input.shape}; crop or pad it")
     split = (*batch, channels, height // r, r, width // r, r)
@@ -348,7 +349,7 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
         If the input has fewer than three axes, or g is not a positive integer that divides the channels.
     """
     batch, channels, *sizes = _shape("channel_shuffle", input)
-    check_count("groups", groups)
+    groups = check_count("groups", groups, "groups of channels")
     if channels % groups:
         raise ValueError(f"groups must divide the channels, got groups={groups} for {channels} in input {input.shape}")
     split = (batch, groups, channels // groups, *sizes)
@@ -407,7 +408,7 @@ def unfold(input: Tensor, kernel_size: Size, dilation: Size = 1, padding: Size =
 
 def _unfold(images: Tensor, dims: int, options: tuple[Size, Size, Size, Size]) -> Tensor:
     check_images("unfold", images, dims)
-    _check_not_empty(images.shape)
+    check_not_empty(images.shape, dims)
     axes = _windows(images.shape[2:], options)
     widths = _widths(axes)
     images = pad(images, widths) if any(widths) else images
@@ -444,7 +445,7 @@ def fold(
     ValueError
         If the columns are not those of such images.
     """
-    sizes = per_axis("output_size", output_size, spatial_axes("output_size", output_size))
+    sizes = per_axis("output_size", as_tuples(output_size), spatial_axes("output_size", output_size))
     return with_batch(input, 1, lambda x: _fold(x, sizes, (kernel_size, dilation, padding, stride)))
 
 
@@ -455,7 +456,7 @@ def _fold(columns: Tensor, sizes: tuple[int, ...], options: tuple[Size, Size, Si
     if not columns.shape[1] or columns.shape[1] % taps or columns.shape[2] != windows:
         raise ValueError(
             f"fold needs input (N, C · {taps}, {windows}): windows of {taps} pixels, {windows} of them in images of "
-            f"{sizes}; got {columns.shape}; output_size and the options must be those of the unfold"
+            f"{sizes}; got input {columns.shape}; output_size and the options must be those of the unfold"
         )
     shape = (len(columns), columns.shape[1] // taps, *(axis.padded for axis in axes))
 
@@ -514,18 +515,25 @@ _MODES = {  # the numbers of spatial axes that a mode is for
 }
 
 
-def _check_mode(input: Tensor, mode: str, align_corners: bool | None, antialias: bool) -> None:
-    if mode not in _MODES:
+def check_resizing(
+    size: Size | None,
+    factor: Scale | None,
+    mode: str,
+    align_corners: bool | None = None,
+    recompute: bool | None = None,
+    antialias: bool = False,
+) -> None:
+    """Raise if no image can make these options of `interpolate` right."""
+    if not isinstance(mode, str) or mode not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, _MODES))}, got {mode!r}")
-    dims = input.ndim - 2 if isinstance(input, Tensor) else 2
-    if dims not in _MODES[mode]:
-        fitting = [repr(name) for name, numbers in _MODES.items() if dims in numbers]
-        raise ValueError(
-            f"mode {mode!r} is for input (N, C, …) with {' or '.join(map(str, _MODES[mode]))} spatial axes, got "
-            f"{input.shape}; {'use ' + ' or '.join(fitting) if fitting else 'add or merge axes with reshape'}"
-        )
-    check_images("interpolate", input, dims)
-    _check_not_empty(input.shape)
+    switches = {"align_corners": align_corners, "recompute_scale_factor": recompute, "antialias": antialias}
+    for name, switch in switches.items():
+        if not isinstance(switch, bool | np.bool_ | None):
+            raise TypeError(f"{name} must be True or False, got {switch!r}; leave it out for what is usual")
+    if (size is None) == (factor is None):
+        raise ValueError(f"give either size or scale_factor, got size={size} and scale_factor={factor}")
+    if factor is None and recompute:
+        raise ValueError(f"recompute_scale_factor is for a scale_factor, got size={size}; leave it out")
     if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
         raise ValueError(
             f"align_corners is for the linear and cubic modes, got align_corners={align_corners} with mode={mode!r}; "
@@ -535,17 +543,25 @@ def _check_mode(input: Tensor, mode: str, align_corners: bool | None, antialias:
         raise ValueError(f"antialias is for modes 'bilinear' and 'bicubic', got mode={mode!r}; leave it out")
 
 
+def _check_axes(input: Tensor, mode: str) -> None:
+    dims = input.ndim - 2 if isinstance(input, Tensor) else 2
+    if dims not in _MODES[mode]:
+        fitting = [repr(name) for name, numbers in _MODES.items() if dims in numbers]
+        raise ValueError(
+            f"mode {mode!r} is for input (N, C, …) with {' or '.join(map(str, _MODES[mode]))} spatial axes, got "
+            f"{input.shape}; {'use ' + ' or '.join(fitting) if fitting else 'add or merge axes with reshape'}"
+        )
+    check_images("interpolate", input, dims)
+    check_not_empty(input.shape, dims)
+
+
 def _sizes(
     sizes: tuple[int, ...], size: Size | None, factor: Scale | None, recompute: bool
 ) -> tuple[tuple[int, ...], Sequence[float | None]]:
     """Pixels of the output along each axis, and their ratio to those of the input where the user says it."""
-    if (size is None) == (factor is None):
-        raise ValueError(f"give either size or scale_factor, got size={size} and scale_factor={factor}")
     unsaid = (None,) * len(sizes)
     if factor is None:
-        if recompute:
-            raise ValueError(f"recompute_scale_factor is for a scale_factor, got size={size}; leave it out")
-        return per_axis("size", size, len(sizes)), unsaid  # type: ignore[arg-type]
+        return per_axis("size", as_tuples(size), len(sizes)), unsaid
     factors = _factors(factor, len(sizes))
     outs = tuple(int(n * f) for n, f in zip(sizes, factors, strict=True))
     if 0 in outs:
@@ -557,17 +573,13 @@ def _sizes(
 
 
 def _factors(factor: Scale, dims: int) -> tuple[float, ...]:
-    factors = tuple(factor) if isinstance(factor, Sequence) else (factor,) * dims
-    if len(factors) != dims or not all(isinstance(f, int | float | np.number) and 0 < f < math.inf for f in factors):
+    factors: Any = as_tuples(factor)
+    factors = factors if isinstance(factors, tuple) else (factors,) * dims
+    if len(factors) != dims or not all(is_number(f) and 0 < f < math.inf for f in factors):
         raise ValueError(
             f"scale_factor must be a positive number, or one for each of {', '.join(AXIS_NAMES[dims])}; got {factor!r}"
         )
     return tuple(map(float, factors))
-
-
-def _check_not_empty(shape: tuple[int, ...]) -> None:
-    if 0 in shape[1:]:
-        raise ValueError(f"every size but the batch must be positive, got input {shape}")
 
 
 def _shape(name: str, input: Tensor) -> tuple[int, ...]:
@@ -579,19 +591,6 @@ def _shape(name: str, input: Tensor) -> tuple[int, ...]:
     return input.shape
 
 
-def check_count(name: str, value: int) -> int:
-    """Return a positive integer as an int.
-
-    Raises
-    ------
-    ValueError
-        If it is not one.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
-
-
 def spatial_axes(name: str, size: Size) -> int:
     """Spatial axes that a size is meant for: as many as it has numbers, two if it is one number for all.
 
@@ -600,7 +599,8 @@ def spatial_axes(name: str, size: Size) -> int:
     ValueError
         If they are not one to three.
     """
-    dims = len(size) if isinstance(size, Sequence) else 2
+    size = as_tuples(size)
+    dims = len(size) if isinstance(size, tuple) else 2
     if dims not in AXIS_NAMES:
         raise ValueError(f"{name} must be an integer or one for each of one to three axes, got {size!r}")
     return dims
@@ -618,7 +618,7 @@ def check_windows(kernel_size: Size, dilation: Size, padding: Size, stride: Size
     """
     least = {"kernel_size": 1, "dilation": 1, "padding": 0, "stride": 1}
     options = zip(least, (kernel_size, dilation, padding, stride), strict=True)
-    return [per_axis(name, value, dims, least[name]) for name, value in options]
+    return [per_axis(name, as_tuples(value), dims, least[name]) for name, value in options]
 
 
 def _windows(sizes: tuple[int, ...], options: tuple[Size, Size, Size, Size]) -> list[Axis]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinytorch.conv.problem import check_count
 from tinytorch.core import resample_ops as ops
 from tinytorch.core.layers import Module
 from tinytorch.core.tensor import Tensor
@@ -32,13 +33,14 @@ class Upsample(Module):
         align_corners: bool | None = None,
         recompute_scale_factor: bool | None = None,
     ) -> None:
+        ops.check_resizing(size, scale_factor, mode, align_corners, recompute_scale_factor)
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners, self.recompute_scale_factor = align_corners, recompute_scale_factor
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, …) to the same with images of another size."""
         return ops.interpolate(
-            x, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
+            input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
         )
 
     def extra_repr(self) -> str:
@@ -71,11 +73,11 @@ class PixelShuffle(Module):
     """
 
     def __init__(self, upscale_factor: int) -> None:
-        self.upscale_factor = ops.check_count("upscale_factor", upscale_factor)
+        self.upscale_factor = check_count("upscale_factor", upscale_factor, "pixels")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (…, C · r², H, W) to (…, C, H · r, W · r)."""
-        return ops.pixel_shuffle(x, self.upscale_factor)
+        return ops.pixel_shuffle(input, self.upscale_factor)
 
     def extra_repr(self) -> str:
         """The factor."""
@@ -92,11 +94,11 @@ class PixelUnshuffle(Module):
     """
 
     def __init__(self, downscale_factor: int) -> None:
-        self.downscale_factor = ops.check_count("downscale_factor", downscale_factor)
+        self.downscale_factor = check_count("downscale_factor", downscale_factor, "pixels")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (…, C, H · r, W · r) to (…, C · r², H, W)."""
-        return ops.pixel_unshuffle(x, self.downscale_factor)
+        return ops.pixel_unshuffle(input, self.downscale_factor)
 
     def extra_repr(self) -> str:
         """The factor."""
@@ -113,11 +115,11 @@ class ChannelShuffle(Module):
     """
 
     def __init__(self, groups: int) -> None:
-        self.groups = ops.check_count("groups", groups)
+        self.groups = check_count("groups", groups, "groups of channels")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Reorder the channels of (N, C, …)."""
-        return ops.channel_shuffle(x, self.groups)
+        return ops.channel_shuffle(input, self.groups)
 
     def extra_repr(self) -> str:
         """The number of groups."""
@@ -151,9 +153,9 @@ class Unfold(_Windows):
     dilation, padding, stride : int or sequence of int
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) or (C, H, W) to columns."""
-        return ops.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
+        return ops.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
 
 class Fold(_Windows):
@@ -180,9 +182,9 @@ class Fold(_Windows):
     def _spatial_axes(self, kernel_size: ops.Size) -> int:
         return ops.spatial_axes("output_size", self.output_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map columns (N, C · pixels of a window, windows) to (N, C, H, W)."""
-        return ops.fold(x, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+        return ops.fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def extra_repr(self) -> str:
         """The images and the windows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinytorch.conv.problem import Padding, per_axis
+from tinytorch.conv.problem import Padding, as_tuples, per_axis
 from tinytorch.core import convolution, pooling
 from tinytorch.core.activations import ReLU
 from tinytorch.core.fusion import conv_block
@@ -69,7 +69,7 @@ class SimpleCNN(Module):
     """
 
     def __init__(self, num_classes: int | None = 10, in_channels: int = 3, image_size: Pair = 32) -> None:
-        height, width = per_axis("image_size", image_size, 2)
+        height, width = per_axis("image_size", as_tuples(image_size), 2)
         if min(height, width) < 4:
             raise ValueError(f"image_size must be at least 4, got {image_size}; the network halves it twice")
         self.conv1 = Conv2d(in_channels, 16, kernel_size=3, padding=1)
@@ -86,7 +86,7 @@ class SimpleCNN(Module):
         x = conv_block(x, self.conv2, activation=self.relu, pool=self.pool2)
         return x.flatten(1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map images to one score per class, before softmax."""
-        features = self.features(x)
+        features = self.features(input)
         return features if self.fc is None else self.fc(features)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from math import prod, sqrt
 
-from tinytorch.conv.problem import per_axis
+from tinytorch.conv.problem import check_count, per_axis
 from tinytorch.core.creation import randn, zeros
-from tinytorch.core.images import Pair, feature_maps
+from tinytorch.core.images import Pair
 from tinytorch.core.layers import Module, Parameter
 from tinytorch.core.spatial import Conv2d
 from tinytorch.core.tensor import Tensor, cat
@@ -80,7 +80,7 @@ class PatchEmbedding(Module):
         self.image_size, patch = per_axis("image_size", image_size, 2), per_axis("patch_size", patch_size, 2)
         check_multiples(self.image_size, patch, "an image is cut into whole patches")
         patches = prod(pixels // side for pixels, side in zip(self.image_size, patch, strict=True))
-        self.class_token = Parameter(zeros(1, 1, feature_maps("hidden_dim", hidden_dim)))
+        self.class_token = Parameter(zeros(1, 1, check_count("hidden_dim", hidden_dim, "feature maps")))
         self.conv_proj = Conv2d(in_channels, hidden_dim, patch, stride=patch)
         self.encoder = Positions(1 + patches, hidden_dim)
         draw(self.conv_proj.weight, 1 / sqrt(self.conv_proj.weight[0].size))

@@ -35,8 +35,8 @@ from tinytorch.analysis.explain.text import (
     symbols,
 )
 from tinytorch.conv.cost import cost
-from tinytorch.conv.problem import Axis, ConvProblem, Padding, check_groups, per_axis
-from tinytorch.core.images import Pair, feature_maps
+from tinytorch.conv.problem import Axis, ConvProblem, Padding, check_count, check_groups, per_axis
+from tinytorch.core.images import Pair
 
 _PADDED = (
     "How many of the MACs fall on padding?",
@@ -73,7 +73,7 @@ def conv(
     2774532096
     """
     dims, item = spatial(input_shape), itemsize(dtype)
-    channels = input_shape[1], feature_maps("out_channels", out_channels)
+    channels = input_shape[1], check_count("out_channels", out_channels, "feature maps")
     check_groups(groups, *channels)
     kernels = per_axis("kernel_size", kernel_size, dims)
     weight_shape = (channels[1], channels[0] // groups, *kernels)
@@ -303,7 +303,7 @@ def conv_transpose(
     """
     dims = spatial(input_shape)
     itemsize(dtype)
-    channels = input_shape[1], feature_maps("out_channels", out_channels)
+    channels = input_shape[1], check_count("out_channels", out_channels, "feature maps")
     check_groups(groups, *channels)
     weight_shape = (channels[0], channels[1] // groups, *per_axis("kernel_size", kernel_size, dims))
     problem, _ = ConvProblem.transposed(input_shape, weight_shape, stride, padding, output_padding, dilation, groups)

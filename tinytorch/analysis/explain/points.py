@@ -21,8 +21,7 @@ from tinytorch.analysis.explain.answer import (
     total_memory,
 )
 from tinytorch.analysis.explain.text import letters, number, product, shape, symbols
-from tinytorch.conv.problem import ConvProblem
-from tinytorch.core.images import feature_maps
+from tinytorch.conv.problem import ConvProblem, check_count
 
 _TRAINING_STEPS = 6  # an addition to the mean; subtract, square, add for the variance; multiply and add
 
@@ -168,7 +167,7 @@ def linear(input_shape: Sequence[int], out_features: int, bias: bool = True, dty
     """
     sizes = _checked("linear", input_shape, 2, 5)
     itemsize(dtype)
-    units = feature_maps("out_features", out_features)
+    units = check_count("out_features", out_features, "feature maps")
     features, rows = sizes[-1], sizes[:-1]
     output = (*rows, units)
     names = ("N", *letters(len(sizes) - 2)) if len(sizes) > 2 else ("N",)
