@@ -84,7 +84,6 @@ SPATIAL = {
     "pad, reflect": lambda x: nf.pad(x, (1, 5, 4, 3), mode="reflect"),
     "pad, replicate": lambda x: nf.pad(x, (1, 9, 4, 3), mode="replicate"),
     "pad, circular": lambda x: nf.pad(x, (1, 5, 9, 3), mode="circular"),
-    "Tensor.pad": lambda x: x.pad((1, 0, 2, 2)),
     "slices": lambda x: x[:, 1:, 2:-1, ::3],
     "a new axis behind": lambda x: x[:, :, 1::2, :, None],
     "nearest": lambda x: nf.interpolate(x, scale_factor=(2, 3)),

@@ -119,7 +119,8 @@ class Sliding:
 def kernel_and_stride(kernel_size: Pair, stride: Pair | None, dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Both along every axis; a stride that is not given is the kernel size."""
     kernels, stride = per_axis("kernel_size", as_tuples(kernel_size), dims), as_tuples(stride)
-    return kernels, kernels if stride is None or stride == () else per_axis("stride", stride, dims)
+    is_left_out = stride is None or (isinstance(stride, tuple) and not stride)
+    return kernels, kernels if is_left_out else per_axis("stride", stride, dims)
 
 
 def _overhang(axis: Axis) -> int:
