@@ -125,15 +125,19 @@ def _sum(outputs: Any) -> Tensor:
 def _measured(model: Module, train: bool, shapes: Sequence[Shape], dtype: np.dtype, run: _Run) -> Pass:
     """The pass is rehearsed three times: the first makes what the library keeps of Python's objects."""
 
+    def pass_of(double: Module, watcher: _Watcher) -> _Watcher:
+        with watching(watcher):
+            run(double, [images(shape, dtype) for shape in shapes])
+        return watcher
+
     def rehearse(watcher: Callable[[Module], _Watcher], recycling: bool) -> tuple[_Watcher, int]:
         double = stand_in(model).train(train)
         with undisturbed(), memory.afresh(recycling), _traced() as peak:
-            by = watcher(double)
-            with watching(by):
-                run(double, [images(shape, dtype) for shape in shapes])
+            by = pass_of(double, watcher(double))
             return by, peak() + _bytes(double.parameters()) + _bytes(double.buffers())
 
-    rehearse(lambda _: Rehearsal(), recycling=True)
+    with undisturbed(), memory.afresh():
+        pass_of(stand_in(model).train(train), Rehearsal())
     _, held = rehearse(lambda _: Rehearsal(), recycling=True)
     gauge, _ = rehearse(_Gauge, recycling=False)
     return replace(gauge.result, held=max(held, gauge.result.peak.bytes))
