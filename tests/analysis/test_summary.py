@@ -395,7 +395,10 @@ def test_measured():
     found = summary(model, (1, 3, 16, 16), measure=True)
     assert found.rows[1].seconds.value > 0 and found.rows[1].seconds.status == "estimated"
     assert found.rows[2].seconds.reason == "computed within another layer"
-    assert model.training and model[2].training
+    assert model.training and model[2].training and model[0].weight.grad is None
+    first = found.rows[1]
+    assert first.backward_seconds.value > 0 and first.backward_macs.value == first.macs.value  # of the weights alone
+    assert "of peak  backward ms" in found.table(400).splitlines()[0]
     assert found.machine.limit(found.machine.ridge) == "arithmetic"
     assert found.machine.limit(found.machine.ridge / 2) == "memory"
     assert "this machine, measured" in str(found) and "ms" in found.table(200).splitlines()[0]

@@ -112,12 +112,12 @@ def training(model: Module, shapes: Sequence[Shape], dtype: np.dtype, loss: Loss
     """
 
     def run(double: Module, inputs: list[Tensor]) -> None:
-        (loss or _sum)(double(*inputs)).backward()
+        (loss or sum_of)(double(*inputs)).backward()
 
     return _measured(model, True, shapes, dtype, run)
 
 
-def _sum(outputs: Any) -> Tensor:
+def sum_of(outputs: Any) -> Tensor:
     first, *others = (tensor.sum() for tensor in tensors_in(outputs))
     return sum(others, first)
 

@@ -7,6 +7,7 @@ neighbouring layers are computed at once (`memory`). What an algorithm executes 
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -37,6 +38,8 @@ from tinytorch.core.layers import Module, Parameter
 NOTHING, NOT_MEASURED = Figure(0), unavailable("not measured")
 _NOT_ASKED_FOR = "not asked for"
 _RUNS = 5  # of a model that is measured
+
+Times = dict[str, tuple[float, int]]  # seconds and MACs, by the path of a module
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,10 @@ class Row:
     field : Field or None
         Receptive field of its output.
     work : tuple of Work
-    seconds : Figure
-        Of a measured forward.
+    seconds, backward_seconds : Figure
+        Of a measured forward, and of a measured backward.
+    backward_macs : Figure
+        Multiply-accumulates of that backward.
     """
 
     path: str
@@ -118,6 +123,8 @@ class Row:
     field: Field | None = None
     work: tuple[Work, ...] = ()
     seconds: Figure = NOT_MEASURED
+    backward_seconds: Figure = NOT_MEASURED
+    backward_macs: Figure = NOT_MEASURED
 
     @property
     def name(self) -> str:
@@ -299,8 +306,15 @@ def _joined(above: Row, row: Row) -> Row:
         moved=above.moved + row.moved,
         kept=total((above.kept, row.kept)),
         work=above.work + row.work,
-        seconds=total((above.seconds, row.seconds)) if above.seconds.value is not None else row.seconds,
+        seconds=_known(above.seconds, row.seconds),
+        backward_seconds=_known(above.backward_seconds, row.backward_seconds),
+        backward_macs=_known(above.backward_macs, row.backward_macs),
     )
+
+
+def _known(one: Figure, other: Figure) -> Figure:
+    """The sum of two, or that which is known."""
+    return other if one.value is None else one if other.value is None else total((one, other))
 
 
 def summary(
@@ -330,7 +344,8 @@ def summary(
     loss : callable, optional
         Makes one number of what the model returns, for the memory of training; by default the sum.
     measure : bool
-        Whether the model really runs, in evaluation mode, to time its layers, and the machine's limits are measured.
+        Whether a copy of the model really runs, forward in evaluation mode and backward in training mode, to time its
+        layers, and the machine's limits are measured.
 
     Returns
     -------
@@ -357,9 +372,9 @@ def summary(
     rehearse = _rehearsed if memory else lambda *_: _NOT_ASKED_FOR
     inference = rehearse(passes.inference, model, shapes, kind)
     training = rehearse(partial(passes.training, loss=loss), model, shapes, kind)
-    seconds = _seconds(model, shapes, kind) if measure else {}
+    times = _timed(model, shapes, kind) if measure else None
     with rehearsal():
-        rows = _Rows(model, traced, training, seconds).rows()
+        rows = _Rows(model, traced, training, times).rows()
     return Summary(
         type(model).__name__, shapes, kind, flops, rows,
         sum(buffer.size for buffer in traced.model.buffers()),
@@ -378,26 +393,46 @@ def _rehearsed(
         return f"{type(error).__name__}: {error}"
 
 
-def _seconds(model: Module, shapes: Sequence[Shape], dtype: np.dtype) -> dict[str, float]:
-    """Of the fastest of some forwards, for each module by itself."""
-    modes = [(module, module.training) for module in model.modules()]
+def _timed(model: Module, shapes: Sequence[Shape], dtype: np.dtype) -> tuple[Times, Times | str]:
+    """Forwards in evaluation mode, and backwards of the sum of all outputs; of these, or why there are none."""
     inputs = [images(shape, dtype) for shape in shapes]
+    alone = copy.deepcopy(model)  # running statistics and gradients will change
+
+    def step() -> None:
+        passes.sum_of(alone(*inputs)).backward()
+
+    alone.eval()
+    with no_grad():
+        forward = _fastest(alone, lambda: alone(*inputs), "own_forward")
+    alone.train()
     try:
-        model.eval()
-        with no_grad(), profile(model) as timed:
-            for _ in range(_RUNS):
-                model(*inputs)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return {row.path: row.own_forward.ns / 1e9 for row in timed.fastest.rows[:-1]}
+        return forward, _fastest(alone, step, "own_backward")
+    except Exception as error:  # the model's own code runs, in another mode
+        return forward, f"{type(error).__name__}: {error}"
+
+
+def _fastest(model: Module, run: Callable[[], Any], which: str) -> Times:
+    """Seconds and MACs of the fastest of some runs, for each module by itself."""
+    with profile(model) as timed:
+        for _ in range(_RUNS):
+            run()
+    found: Times = defaultdict(lambda: (0.0, 0))
+    for row in timed.fastest.rows[:-1]:  # the last is what is outside of the model
+        (seconds, macs), work = found[row.path], getattr(row, which)
+        found[row.path] = seconds + work.ns / 1e9, macs + work.macs
+    return dict(found)
 
 
 class _Rows:
     """From a trace to the rows of a summary."""
 
-    def __init__(self, model: Module, traced: Trace, training: Pass | str, seconds: dict[str, float]) -> None:
-        self.traced, self.training, self.seconds = traced, training, seconds
+    def __init__(
+        self, model: Module, traced: Trace, training: Pass | str, times: tuple[Times, Times | str] | None
+    ) -> None:
+        self.traced, self.training = traced, training
+        self.forward: Times | str | None
+        self.backward: Times | str | None
+        self.forward, self.backward = times or (None, None)
         pairs = zip(traced.model.parameters(), model.parameters(), strict=True)
         self.trainable = {id(mine): theirs.requires_grad for mine, theirs in pairs}
         self.registered = set(self.trainable)
@@ -455,6 +490,8 @@ class _Rows:
         macs = sum(c.problem.macs for c in convolutions) + sum(macs for macs, _ in products)
         inside = sum(macs_inside(c.problem) for c in convolutions) + sum(macs for macs, _ in products)
         reason = self._unseen(call)
+        seconds, _ = self._measured(self.forward, call)
+        backward_seconds, backward_macs = self._measured(self.backward, call)
         return replace(
             row,
             macs=unavailable(reason) if reason else Figure(macs),
@@ -462,7 +499,9 @@ class _Rows:
             moved=sum(map(_operand_bytes, convolutions)) + sum(size for _, size in products),
             kept=self._kept(call),
             work=tuple(self._work(call)),
-            seconds=self._measured(call),
+            seconds=seconds,
+            backward_seconds=backward_seconds,
+            backward_macs=backward_macs,
         )
 
     def _product(self, operation: Operation) -> tuple[int, int]:
@@ -493,12 +532,17 @@ class _Rows:
         within = self.training.fused.get(key)
         return Figure(self.training.kept.get(key, 0), reason=f"computed within {within[0]}" if within else "")
 
-    def _measured(self, call: Call) -> Figure:
-        if not self.seconds:
-            return NOT_MEASURED
-        if call.path not in self.seconds:
-            return unavailable("computed within another layer")
-        return Figure(self.seconds.pop(call.path), "estimated", f"the fastest of {_RUNS} runs")
+    def _measured(self, times: Times | str | None, call: Call) -> tuple[Figure, Figure]:
+        """Seconds and MACs of a call, or the reason why they are not known."""
+        if times is None:
+            return NOT_MEASURED, NOT_MEASURED
+        if isinstance(times, str):
+            return unavailable(times), unavailable(times)
+        if call.path not in times:
+            within = unavailable("computed within another layer")
+            return within, within
+        seconds, macs = times.pop(call.path)
+        return Figure(seconds, "estimated", f"the fastest of {_RUNS} runs"), Figure(macs)
 
     def _begin(self, call: Call) -> tuple[int, int]:
         """The place of a call's own work: where the first of it happened."""

@@ -59,15 +59,24 @@ def _limit(summary: Summary, row: Row) -> str:
     return "" if summary.machine is None or figure.value is None else summary.machine.limit(figure.value)
 
 
-def _gflops(summary: Summary, row: Row) -> str:
-    """Of the definition, whatever the algorithm executes."""
-    if not row.seconds.value or not row.macs.value:
+def _rate(summary: Summary, macs: Figure, seconds: Figure) -> float | None:
+    """FLOPs of the definition a second, whatever the algorithm executes."""
+    return summary.flops_per_mac * macs.value / seconds.value if macs.value and seconds.value else None
+
+
+def _gflops(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate / 1e9:.1f}"
+
+
+def _of_peak(summary: Summary, row: Row) -> str:
+    rate = _rate(summary, row.macs, row.seconds)
+    if rate is None or summary.machine is None:
         return "–"
-    return f"{summary.flops_per_mac * row.macs.value / row.seconds.value / 1e9:.1f}"
+    return f"{100 * rate * 2 / summary.flops_per_mac / summary.machine.flops:.0f} %"
 
 
-def _milliseconds(summary: Summary, row: Row) -> str:
-    return "–" if row.seconds.value is None else f"{1e3 * row.seconds.value:.3f}"
+def _milliseconds(seconds: Figure) -> str:
+    return "–" if seconds.value is None else f"{1e3 * seconds.value:.3f}"
 
 
 def _kept(summary: Summary, row: Row) -> str:
@@ -101,8 +110,11 @@ _COLUMNS = (
     _Column("kept", _kept, 4),
     _Column("scratch", lambda s, row: _figure(row.scratch, "B") if row.work else "–", 10),
     _Column("field", lambda s, row: str(row.field) if row.field is not None else "", 3, left=True),
-    _Column("ms", _milliseconds, 1),
-    _Column("GFLOP/s", _gflops, 2),
+    _Column("ms", lambda s, row: _milliseconds(row.seconds), 1),
+    _Column("GFLOP/s", lambda s, row: _gflops(_rate(s, row.macs, row.seconds)), 2),
+    _Column("of peak", _of_peak, 2),
+    _Column("backward ms", lambda s, row: _milliseconds(row.backward_seconds), 1),
+    _Column("GFLOP/s back", lambda s, row: _gflops(_rate(s, row.backward_macs, row.backward_seconds)), 2),
 )
 
 
@@ -293,6 +305,8 @@ def _row(summary: Summary, row: Row) -> dict[str, Any]:
         "kept": asdict(row.kept),
         "scratch": asdict(row.scratch),
         "seconds": asdict(row.seconds),
+        "backward_seconds": asdict(row.backward_seconds),
+        "backward_macs": asdict(row.backward_macs),
         "receptive_field": None
         if field is None
         else {"size": list(field.size), "stride": [float(s) for s in field.stride], "unavailable": field.reason},
