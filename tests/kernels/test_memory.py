@@ -1,10 +1,15 @@
 """Recycled storage: what it hands out, when it takes it back, and that two arrays never share a block."""
 
+import ctypes
 import gc
+import sys
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tinytorch.kernels import memory
 
@@ -47,11 +52,109 @@ def test_release_gives_blocks_back():
     assert memory._shelf.kept > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_shelf_has_a_limit():
-    shelf = memory._Shelf(limit=100)
-    shelf.give(60, np.empty(60, np.uint8))
-    shelf.give(60, np.empty(60, np.uint8))
-    assert shelf.kept == 60
+    def resident():
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) << 10
+
+    size = 64 << 20
+    shelf = memory._Shelf(limit=size)
+    before, blocks = resident(), [shelf.take(size) for _ in range(3)]
+    for _, start in blocks:
+        ctypes.memset(start, 1, size)
+    assert resident() - before > 2.9 * size
+    for block in blocks:
+        shelf.give(size, block)
+    assert shelf.kept == 3 * size  # addresses; but of memory
+    assert 0.9 * size < resident() - before < 1.1 * size
+    shelf.clear()
+    assert shelf.kept == 0 and resident() - before < 0.1 * size
+
+
+def test_neighbours_become_one_hole_and_the_smallest_that_fits_is_taken():
+    shelf = memory._Shelf(limit=1 << 30, addresses=64 << 12)
+    page = 1 << 12
+    blocks = [shelf.take(n * page) for n in (4, 1, 2, 1, 3, 1)]
+    starts = [start for _, start in blocks]
+    for index, n in ((0, 4), (2, 2), (4, 3)):
+        shelf.give(n * page, blocks[index])
+    assert shelf.take(2 * page)[1] == starts[2]
+    assert shelf.take(3 * page)[1] == starts[4]
+    assert shelf.take(5 * page)[1] == starts[5] + page  # nothing but the end is long enough
+    shelf.give(page, blocks[1])
+    assert shelf.take(5 * page)[1] == starts[0]
+
+
+def test_a_full_stretch_of_addresses_is_followed_by_another():
+    shelf = memory._Shelf(limit=1 << 30, addresses=1 << 16)
+    first, second = shelf.take(1 << 16), shelf.take(1 << 17)
+    assert first[0] is not second[0]
+    shelf.give(1 << 17, second)
+    assert shelf.take(1 << 16) == second
+
+
+def test_where_addresses_are_scarce_a_block_takes_no_more_than_it_needs(monkeypatch):
+    def scarce(size, reserved=memory._reserved):
+        if size > 1 << 17:
+            raise OSError("no")
+        return reserved(size)
+
+    monkeypatch.setattr(memory, "_reserved", scarce)
+    arena, start = memory._Shelf(limit=0).take(1 << 16)
+    assert (arena.start, arena.end) == (start, start + (1 << 16))
+
+
+def test_no_memory_at_all(monkeypatch):
+    def none(size):
+        raise OSError("no")
+
+    monkeypatch.setattr(memory, "_reserved", none)
+    with pytest.raises(MemoryError, match="the system has no 65,536 bytes for an array; use fewer images at a time"):
+        memory._Shelf(limit=0).take(1 << 16)
+
+
+def test_a_block_given_back_while_another_is_taken_waits():
+    shelf = memory._Shelf(limit=1 << 30)
+    block = shelf.take(1 << 16)
+    with shelf._lock:
+        shelf.give(1 << 16, block)
+        assert shelf.kept == 0
+    assert shelf.take(1 << 16) == block
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=60))
+def test_blocks_never_overlap_and_all_is_one_hole_again_at_the_end(steps):
+    shelf, page, alive = memory._Shelf(limit=1 << 30, addresses=1 << 20), 1 << 12, []
+    for takes, n in steps:
+        if takes or not alive:
+            alive.append((n * page, shelf.take(n * page)))
+        else:
+            shelf.give(*alive.pop(n % len(alive)))
+        ends = sorted((start, start + size) for size, (_, start) in alive)
+        assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+        reached = sum(arena.reached - arena.start for arena in shelf._arenas)
+        assert shelf.kept == reached - sum(size for size, _ in alive)
+    for size, block in alive:
+        shelf.give(size, block)
+    assert all(arena.holes == [(arena.start, arena.end)] for arena in shelf._arenas)
+
+
+def test_an_array_is_alone_while_nobody_else_can_reach_its_memory():
+    class Owner:
+        pass
+
+    for make in (lambda: np.ones(3), lambda: np.ones((2, 3))[0], lambda: memory.empty((300, 300), np.float32)):
+        owner = Owner()
+        owner.array = make()
+        assert memory.is_sole(owner, "array")
+        view = owner.array[:1]
+        assert not memory.is_sole(owner, "array")
+        del view
+        other = owner.array
+        assert not memory.is_sole(owner, "array") and other is not None
+    owner.array = np.frombuffer(bytearray(8), np.uint8)
+    assert not memory.is_sole(owner, "array")
 
 
 def test_shapes_types_and_alignment():

@@ -17,7 +17,9 @@ from typer.core import TyperGroup
 from tinytorch.cli.compare import compare
 from tinytorch.cli.doctor import doctor
 from tinytorch.cli.evaluate import evaluate
+from tinytorch.cli.find_lr import find_lr
 from tinytorch.cli.predict import predict
+from tinytorch.cli.runs import runs
 from tinytorch.cli.train import train
 from tinytorch.cli.warmup import warmup
 
@@ -58,5 +60,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # flows paragraphs
 )
-for command in (train, evaluate, predict, compare, doctor, warmup):
+for command in (train, evaluate, predict, compare, runs, find_lr, doctor, warmup):
     app.command()(command)

@@ -2,19 +2,22 @@
 
 The system hands out fresh memory as unmapped pages, and the first write to each costs a trip into the kernel: filling
 a fresh 64 MB array runs several times slower than filling one that was used before. A training step asks for the same
-sizes again and again, so a block goes back on a shelf when the last view of it dies, and the next array of that size
-takes it from there.
+sizes again and again, so a block goes back on a shelf when the last view of it dies, and the next arrays that fit take
+it from there.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import operator
 import os
 import sys
 import threading
-from collections import defaultdict
+from bisect import bisect
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -23,10 +26,9 @@ import numpy.typing as npt
 from tinytorch.kernels import strided
 
 SMALLEST = 1 << 16  # bytes; the C library already recycles what is smaller
-_GRAIN = 4096  # sizes are rounded up to pages, so that nearly equal shapes share blocks
-_ALIGNMENT = 64  # bytes; one cache line, one AVX-512 vector
+_GRAIN = max(4096, mmap.PAGESIZE)  # bytes that blocks are multiples of
 
-_Block = tuple[np.ndarray, int]  # memory, and the first aligned address in it
+_Block = tuple["_Arena", int]  # where it was cut from, and its address
 
 
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
@@ -47,7 +49,7 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
             f"an array of shape {shape} and type {dtype} takes {count * dtype.itemsize:,} bytes, and this machine has "
             f"{installed():,}; use fewer images at a time, smaller ones, or fewer channels"
         )
-    return np.asarray(_Lease(count * dtype.itemsize)).view(dtype)[:count].reshape(shape)
+    return np.asarray(_Lease(shape, dtype, count * dtype.itemsize))
 
 
 @cache
@@ -98,33 +100,131 @@ class _Scratches(threading.local):
 _scratches = _Scratches()
 
 
-class _Shelf:
-    """Blocks nobody uses, by size. Keeps at most ``limit`` bytes; the rest goes back to the system."""
+class _Arena:
+    """A stretch of addresses that blocks are cut from.
 
-    def __init__(self, limit: int):
+    The system puts memory behind a page when it is first written to, so what no block has reached costs nothing.
+
+    Attributes
+    ----------
+    holes
+        (start, end) of what is free, in order; no two touch.
+    reached
+        End of the highest block so far.
+    """
+
+    def __init__(self, size: int):
+        self._pages = _reserved(size)
+        self.start = self.reached = np.frombuffer(self._pages, np.uint8).ctypes.data
+        self.end = self.start + size
+        self.holes = [(self.start, self.end)]
+
+    def take(self, size: int) -> int:
+        """Cut a block from the smallest hole that holds it, from the last only if there is no other; 0 if none does."""
+        best, least = -1, sys.maxsize
+        for index, (start, end) in enumerate(self.holes):
+            if size <= end - start < least and (end < self.end or best < 0):
+                best, least = index, end - start
+        if best < 0:
+            return 0
+        start, end = self.holes[best]
+        self.holes[best : best + 1] = [(start + size, end)] if start + size < end else []
+        if start + size > self.reached:
+            self.reached = start + size
+        return start
+
+    def join(self, start: int, end: int) -> None:
+        """Make a hole, one with the holes that it touches."""
+        index = bisect(self.holes, (start, end))
+        if index < len(self.holes) and self.holes[index][0] == end:
+            end = self.holes.pop(index)[1]
+        if index and self.holes[index - 1][1] == start:
+            index -= 1
+            start = self.holes.pop(index)[0]
+        self.holes.insert(index, (start, end))
+
+    def forget(self, start: int, end: int) -> None:
+        """Give the pages to the system; their addresses stay ours."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED, start - self.start, end - start)
+
+
+def _reserved(size: int) -> mmap.mmap:
+    """Addresses without memory behind them, in huge pages where there are such."""
+    wanted = ("MAP_PRIVATE", "MAP_ANONYMOUS", "MAP_NORESERVE")
+    flags = sum(getattr(mmap, name, 0) for name in wanted)
+    pages = mmap.mmap(-1, size, **({"flags": flags} if flags else {}))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel built without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
+
+
+class _Shelf:
+    """Blocks nobody uses, ``kept`` bytes of them. Of these it keeps ``limit``; the rest goes back to the system.
+
+    Neighbours that are free become one hole: a training step frees in the reverse order of what it took, so it leaves
+    few holes, and takes hardly more memory than is in use at its peak.
+    """
+
+    def __init__(self, limit: int, addresses: int | None = None):
         self.limit = limit
         self.kept = 0
-        self._blocks: dict[int, list[_Block]] = defaultdict(list)
-        self._lock = threading.RLock()  # re-entrant: a collection during take() may give blocks back
+        self._addresses = addresses
+        self._arenas: list[_Arena] = []
+        self._given: deque[tuple[int, _Block]] = deque()
+        self._lock = threading.Lock()
 
     def take(self, size: int) -> _Block:
         with self._lock:
-            if self._blocks[size]:
-                self.kept -= size
-                return self._blocks[size].pop()
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
-        return memory, -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+            self._put_back()
+            for arena in self._arenas:
+                before = arena.reached
+                if start := arena.take(size):
+                    self.kept += arena.reached - before - size
+                    return arena, start
+            self._arenas.append(self._new(size))
+            return self._arenas[-1], self._arenas[-1].take(size)
 
     def give(self, size: int, block: _Block) -> None:
-        with self._lock:
-            if self.kept + size <= self.limit:
-                self.kept += size
-                self._blocks[size].append(block)
+        """Put a block back: later, if someone is at the shelf, for a collection in the middle of take() comes here."""
+        self._given.append((size, block))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._put_back()
+            finally:
+                self._lock.release()
+
+    def _put_back(self) -> None:
+        while self._given:
+            size, (arena, start) = self._given.popleft()
+            arena.join(start, start + size)
+            self.kept += size
+            if self.kept > self.limit:
+                arena.forget(start, start + size)
+
+    def _new(self, size: int) -> _Arena:
+        """An arena as long as the machine's memory; where the system refuses that, as the block."""
+        try:
+            return _Arena(max(size, self._addresses or installed() // _GRAIN * _GRAIN))
+        except (OSError, OverflowError, ValueError):
+            pass
+        try:
+            return _Arena(size)
+        except OSError as error:
+            raise MemoryError(
+                f"the system has no {size:,} bytes for an array; use fewer images at a time, or compute them in parts"
+            ) from error
 
     def clear(self) -> None:
         with self._lock:
-            self._blocks.clear()
-            self.kept = 0
+            self._put_back()
+            for arena in self._arenas:
+                for start, end in arena.holes:
+                    arena.forget(start, end)
+                if arena.holes and arena.holes[-1][1] == arena.end:
+                    self.kept -= arena.reached - arena.holes[-1][0]
+                    arena.reached = arena.holes[-1][0]
 
 
 _shelf = _Shelf(limit=2 << 30)
@@ -133,18 +233,28 @@ _shelf = _Shelf(limit=2 << 30)
 class _Lease:
     """Owns one block while any array looks at it; NumPy keeps it alive as the array's base."""
 
-    def __init__(self, size: int):
-        self._size = -(-size // _GRAIN) * _GRAIN
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, size: int):
+        self._size = (size // _GRAIN + 1) * _GRAIN  # never 2ⁿ: neighbours would meet in the same lines of the caches
         self._block = _shelf.take(self._size)
         self.__array_interface__ = {
             "version": 3,
-            "shape": (self._size,),
-            "typestr": "|u1",
+            "shape": shape,
+            "typestr": dtype.str,
             "data": (self._block[1], False),
         }
 
     def __del__(self) -> None:
         _shelf.give(self._size, self._block)
+
+
+def is_sole(owner: object, name: str) -> bool:
+    """Whether the memory of the array ``owner.name`` can be reached through ``owner`` alone; in doubt it is not."""
+    if sys.getrefcount(getattr(owner, name)) > 2:  # the owner, and the argument here
+        return False
+    array = getattr(owner, name)
+    if array.base is None:
+        return bool(array.flags.owndata)
+    return isinstance(array.base, _Lease) or (isinstance(array.base, np.ndarray) and is_sole(array, "base"))
 
 
 def release() -> None:
