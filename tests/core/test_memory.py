@@ -18,8 +18,8 @@ MIB = 1 << 20
 
 def in_use() -> int:
     """Bytes of all recycled arrays that are alive."""
-    reached = sum(arena.reached - arena.start for arena in memory._shelf._arenas)
-    return reached - memory._shelf.kept
+    arenas = memory._shelf._arenas
+    return sum(arena.end - arena.start - sum(end - start for start, end in arena.holes) for arena in arenas)
 
 
 def images(channels: int, size: int) -> Tensor:

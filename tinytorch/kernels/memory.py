@@ -181,7 +181,7 @@ class _Shelf:
             for arena in self._arenas:
                 before = arena.reached
                 if start := arena.take(size):
-                    self.kept += arena.reached - before - size
+                    self.kept = max(0, self.kept + arena.reached - before - size)  # what was forgotten does not count
                     return arena, start
             self._arenas.append(self._new(size))
             return self._arenas[-1], self._arenas[-1].take(size)
@@ -223,8 +223,8 @@ class _Shelf:
                 for start, end in arena.holes:
                     arena.forget(start, end)
                 if arena.holes and arena.holes[-1][1] == arena.end:
-                    self.kept -= arena.reached - arena.holes[-1][0]
                     arena.reached = arena.holes[-1][0]
+            self.kept = 0
 
 
 _shelf = _Shelf(limit=2 << 30)
