@@ -59,9 +59,9 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_run_folder_is_complete(finished):
-    curves, result = "curves.png", "result.json"
-    saved = {"config.json", "checkpoint.safetensors", "model.safetensors", "history.jsonl", curves, result}
-    assert {path.name for path in finished.iterdir()} == saved
+    saved = {"config.json", "checkpoint.safetensors", "model.safetensors", "best.safetensors", "history.jsonl"}
+    pictures = {"curves.png", "confusion.png", "misclassified.png"}
+    assert {path.name for path in finished.iterdir()} == saved | pictures | {"result.json"}
     records = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
     assert records[-1]["validation_accuracy"] > 0.75

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set, if it has moved.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="With the weights of the best epoch, not the last.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Test a trained run: loss, accuracy, and the accuracy on each class."""
-    from tinytorch import datasets
     from tinytorch.cli import console as out
     from tinytorch.cli import session
     from tinytorch.core import functional as F
@@ -27,8 +27,8 @@ def evaluate(
 
     opened = Run.open(run)
     config = opened.config
-    model = opened.load_model()
-    data = datasets.load(config.dataset, data_dir or config.data_dir)
+    model = opened.load_model(best)
+    data = session.load(config, data_dir)
     logits, labels = training.predict(model, session.test_loader(config, data))
     result = {
         "run": str(run),

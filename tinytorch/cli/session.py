@@ -2,41 +2,131 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+from tinytorch import datasets
+from tinytorch.core import finetune
+from tinytorch.core import functional as F
 from tinytorch.core.dataloader import (
     Compose,
     DataLoader,
+    Dataset,
     Normalize,
     RandomCrop,
     RandomHorizontalFlip,
     TensorDataset,
     Transform,
 )
+from tinytorch.core.layers import Module
 from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.optimizers import AdamW
 from tinytorch.core.random import manual_seed
+from tinytorch.core.stopping import EarlyStopping
+from tinytorch.core.tensor import Tensor
 from tinytorch.core.training import Trainer
-from tinytorch.datasets import ImageData
+from tinytorch.datasets import FolderData, ImageData
+from tinytorch.datasets.registry import is_path
+from tinytorch.io.checkpoint import load_arrays
 from tinytorch.io.run import RunConfig
 from tinytorch.models import Recipe
+from tinytorch.models import recipe as known_recipe
 from tinytorch.models.recipes import SCHEDULES
 
 EVALUATION_BATCH = 250
+PICTURES = Recipe("simple-cnn", epochs=20, shift=4, flip=True)  # for a folder of pictures
+
+Data = ImageData | FolderData
 
 
-def describe(data: ImageData, recipe: Recipe, seed: int, data_dir: str | None) -> RunConfig:
-    """Return the config of a new run on this data."""
+def recipe(dataset: str) -> Recipe:
+    """Return the recipe of a data set, or that of folders of pictures."""
+    return PICTURES if is_path(dataset) else known_recipe(dataset)
+
+
+def canonical(dataset: str) -> str:
+    """Return the name that a run's config has: of a folder the absolute path."""
+    return str(Path(dataset).expanduser().resolve()) if is_path(dataset) else dataset
+
+
+def load_new(dataset: str, data_dir: Path | None, image_size: int | None, skip_corrupt: bool | None) -> Data:
+    """Load the data set of a new run.
+
+    Raises
+    ------
+    ValueError
+        If an option is for folders of pictures, and this is none.
+    """
+    pictures: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
+    if skip_corrupt is not None:
+        pictures["skip_corrupt"] = skip_corrupt
+    if pictures and not is_path(dataset):
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in pictures)
+        raise ValueError(f"{names} is for folders of pictures, got the data set {dataset}; leave it out")
+    return datasets.load(dataset, data_dir, **pictures)
+
+
+def describe(data: Data, recipe: Recipe, seed: int, data_dir: str | None, **options: Any) -> RunConfig:
+    """Return the config of a new run on this data; `options` are further fields of it."""
     return RunConfig(
         dataset=data.name,
         recipe=recipe,
         seed=seed,
-        input_shape=data.train_images.shape[1:],
+        input_shape=data.image_shape,
         classes=tuple(data.classes),
         mean=tuple(map(float, data.mean)),
         std=tuple(map(float, data.std)),
         data_dir=data_dir,
+        data_digest=data.digest,
+        **options,
     )
+
+
+def load(config: RunConfig, data_dir: Path | None = None) -> Data:
+    """Load the data set of a run.
+
+    Raises
+    ------
+    ValueError
+        If its classes or the size of its images are not those that the run's network was made for.
+    """
+    data = datasets.load(
+        config.dataset,
+        data_dir or config.data_dir,
+        image_size=config.input_shape[1],
+        skip_corrupt=config.skip_corrupt,
+    )
+    for what, own, wanted in (
+        ("classes", data.classes, config.classes),
+        ("images of shape", data.image_shape, config.input_shape),
+    ):
+        if tuple(own) != tuple(wanted):
+            raise ValueError(
+                f"the data set {data.name} has {what} {_listed(own)}, the run was trained for {_listed(wanted)}; "
+                "name the run's own data with --data-dir"
+            )
+    return data
+
+
+def _listed(values: tuple[Any, ...], most: int = 12) -> str:
+    return ", ".join(map(str, values[:most])) + (" …" if len(values) > most else "")
+
+
+def check_unchanged(config: RunConfig, data: Data) -> None:
+    """Check that a run continues on the data it began with: on other data it would not be the same run.
+
+    Raises
+    ------
+    ValueError
+        If it is other data.
+    """
+    if config.data_digest not in ("", data.digest):
+        raise ValueError(
+            f"the data set {data.name} has changed since the run began (it has {len(data.train):,} training and "
+            f"{len(data.test):,} test images now); restore it, or start a new run with another --out"
+        )
 
 
 def normalizer(config: RunConfig) -> Normalize:
@@ -44,7 +134,7 @@ def normalizer(config: RunConfig) -> Normalize:
     return Normalize(config.mean, config.std)
 
 
-def train_loader(config: RunConfig, data: ImageData) -> DataLoader:
+def train_loader(config: RunConfig, data: Data) -> DataLoader:
     """Shuffled, augmented batches of the training images."""
     recipe = config.recipe
     transforms: list[Transform] = []
@@ -53,7 +143,7 @@ def train_loader(config: RunConfig, data: ImageData) -> DataLoader:
     if recipe.shift:
         transforms.append(RandomCrop(config.input_shape[1:], padding=recipe.shift))
     return DataLoader(
-        TensorDataset(data.train_images, data.train_labels),
+        data.train,
         batch_size=recipe.batch_size,
         shuffle=True,
         seed=config.seed,
@@ -61,15 +151,19 @@ def train_loader(config: RunConfig, data: ImageData) -> DataLoader:
     )
 
 
-def test_loader(config: RunConfig, data: ImageData) -> DataLoader:
+def test_loader(config: RunConfig, data: Data) -> DataLoader:
     """Batches of the test images, in order and unchanged."""
-    return image_loader(config, data.test_images, data.test_labels)
+    return _plain_loader(config, data.test)
 
 
 def image_loader(config: RunConfig, images: np.ndarray, labels: np.ndarray) -> DataLoader:
     """Batches of any uint8 images, as the network wants them."""
+    return _plain_loader(config, TensorDataset(images, labels))
+
+
+def _plain_loader(config: RunConfig, dataset: Dataset) -> DataLoader:
     return DataLoader(
-        TensorDataset(images, labels),
+        dataset,
         batch_size=EVALUATION_BATCH,
         transform=normalizer(config),
         seed=config.seed,
@@ -77,7 +171,7 @@ def image_loader(config: RunConfig, images: np.ndarray, labels: np.ndarray) -> D
 
 
 def make_trainer(config: RunConfig, batches: int) -> Trainer:
-    """Return a trainer with fresh weights, which depend on the seed alone.
+    """Return a trainer with fresh weights, which depend on the seed alone; what is to be frozen is.
 
     Parameters
     ----------
@@ -88,6 +182,40 @@ def make_trainer(config: RunConfig, batches: int) -> Trainer:
     recipe = config.recipe
     manual_seed(config.seed)
     model = config.build_model()
-    optimizer = AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    if config.freeze:
+        finetune.freeze(model, *config.freeze)
+    trained: list[Any] = [p for p in model.parameters() if p.requires_grad]
+    if config.layer_decay is not None:
+        trained = finetune.parameter_groups(model, recipe.lr, config.layer_decay)
+    optimizer = AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
     schedule = SCHEDULES[recipe.schedule](recipe.epochs * batches)
     return Trainer(model, optimizer, CrossEntropyLoss(), schedule, recipe.clip_norm)
+
+
+def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of the images that are taken for something else, the surest first, and their probabilities."""
+    probabilities = F.softmax(Tensor(logits), dim=1).numpy()
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    chosen = wrong[(-probabilities[wrong].max(axis=1)).argsort(kind="stable")[:most]]
+    return chosen, probabilities[chosen]
+
+
+def early_stopping(config: RunConfig) -> list[EarlyStopping]:
+    """Return the observer that ends the run early, if it is to."""
+    return [EarlyStopping(config.patience)] if config.patience is not None else []
+
+
+def begin_with(model: Module, path: Path) -> finetune.Loaded:
+    """Take over the weights that fit from a run's folder or a safetensors file.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or nothing in it fits.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    arrays, _ = load_arrays(file)
+    try:
+        return finetune.load_matching(model, arrays)
+    except ValueError as error:
+        raise ValueError(f"{file} can't be begun with: {error}") from error

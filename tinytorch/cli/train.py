@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
@@ -16,157 +17,258 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tinytorch.core.training import Trainer
-    from tinytorch.datasets import ImageData
-    from tinytorch.io.run import Run
+    from tinytorch.cli.session import Data
+    from tinytorch.core.training import Observer, Trainer
+    from tinytorch.io.run import Run, RunConfig
 
 RUNS = Path("runs")
+TIME_IS_UP = 124  # the exit code of timeout(1)
 
 
 def train(
     dataset: Annotated[
-        str | None, typer.Argument(help="digits (the default), mnist, fashion-mnist or cifar10.")
+        str | None,
+        typer.Argument(help="digits (the default), mnist, fashion-mnist, cifar10, or a folder with train/CLASS/*.jpg."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="simple-cnn, mnist-convnet, mlp, resnet18-cifar …")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times to go through the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; `tinytorch find-lr` suggests one.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's weight decay.")] = None,
     schedule: Annotated[str | None, typer.Option(help="one-cycle, cosine, step or constant.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Upper bound of the gradients' norm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation; 0 if not given.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set; downloaded if not given.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side that a folder's pictures get; 64.")] = None,
+    skip_corrupt: Annotated[
+        bool | None, typer.Option("--skip-corrupt", help="Leave out pictures of a folder that are damaged.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Begin with what fits of a run, or a .safetensors file.")] = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option(help="Don't train parameters of these names, such as 'features.*'.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Factor on the learning rate from each block to the one before.")
+    ] = None,
+    patience: Annotated[int | None, typer.Option(help="End after so many epochs without a new best.")] = None,
+    wall_time: Annotated[str | None, typer.Option(help="Stop and save after 90s, 45m or 1h30m: exit code 124.")] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(help="jsonl (of steps), csv (of epochs), tensorboard; may be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default the next runs/DATASET-MODEL-N.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or the latest one.")] = False,
     json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")] = False,
 ) -> None:
     """Train a network. What is not given comes from the data set's recipe.
 
-    Ctrl-C stops after the step under way and saves; --resume then leads to the same result to the bit. Only
-    --epochs may differ on resuming: the schedule is stretched to the new length from there on.
+    Ctrl-C stops after the step under way and saves; --resume then leads to the same result to the bit, as it does
+    after a crash. Only --epochs and --patience may differ on resuming; with other epochs the schedule is stretched to
+    the new length from there on. --patience and best.safetensors go by the test images, which flatters a little.
     """
     from tinytorch.cli.console import console
+    from tinytorch.core.stopping import WallTime
+    from tinytorch.io.logs import make_logs
 
-    asked = {
-        "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
-        "schedule": schedule, "clip_norm": clip_norm,
-    }  # fmt: skip
-    asked = {name: value for name, value in asked.items() if value is not None}
+    settings = _given(
+        model=model, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
+        clip_norm=clip_norm,
+    )  # fmt: skip
+    options = _given(
+        skip_corrupt=skip_corrupt, weights=str(weights.resolve()) if weights else None, patience=patience,
+        freeze=tuple(freeze) if freeze else None, layer_decay=layer_decay,
+    )  # fmt: skip
+    clock: list[Observer] = [WallTime(_seconds(wall_time))] if wall_time is not None else []
+    make_logs(log or [], Path())  # a wrong name shows before anything is written
     terminal = console(to_stderr=json)
     if resume:
-        run, data = _continue(dataset, asked, seed, data_dir, out)
+        run, data = _continue(dataset, settings, options, seed, data_dir, image_size, out)
     else:
-        run, data = _begin(dataset or "digits", asked, seed or 0, data_dir, out)
-    _work(run, data, resume, terminal, json)
+        run, data = _begin(dataset or "digits", settings, options, seed or 0, data_dir, image_size, out)
+    with run.locked():
+        _work(run, data, resume, terminal, json, [*make_logs(log or [], run.folder), *clock])
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+_TIME = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")
+
+
+def _seconds(text: str) -> float:
+    """'1h30m' → 5400."""
+    parts = _TIME.fullmatch(text.replace(" ", ""))
+    with suppress(ValueError):  # of two points in a number
+        if text and parts:
+            return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True))
+    raise ValueError(
+        f"--wall-time must be hours, minutes and seconds such as 1h30m or 90s, got {text!r}; name the unit"
+    )
 
 
 def _begin(
-    dataset: str, asked: dict[str, Any], seed: int, data_dir: Path | None, out: Path | None
-) -> tuple[Run, ImageData]:
+    dataset: str,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    seed: int,
+    data_dir: Path | None,
+    image_size: int | None,
+    out: Path | None,
+) -> tuple[Run, Data]:
     """Make a new run; everything is checked before its folder is made."""
-    from tinytorch import datasets
     from tinytorch.cli import session
-    from tinytorch.io.run import Run, next_folder
-    from tinytorch.models import recipe
+    from tinytorch.io.run import Run
 
-    settings = replace(recipe(dataset), **asked)
+    recipe = replace(session.recipe(dataset), **settings)
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}; use --seed 0")
-    data = datasets.load(dataset, data_dir)
-    config = session.describe(data, settings, seed, str(data_dir.resolve()) if data_dir else None)
-    config.build_model()
-    return Run.create(out or next_folder(_stem(dataset, settings.model)), config), data
+    data = session.load_new(dataset, data_dir, image_size, options.get("skip_corrupt"))
+    config = session.describe(data, recipe, seed, str(data_dir.resolve()) if data_dir else None, **options)
+    _begin_with(session.make_trainer(config, batches=1), config)
+    return Run.create(out, config) if out else Run.create_next(_stem(dataset, recipe.model), config), data
+
+
+def _begin_with(trainer: Trainer, config: RunConfig) -> str:
+    """Take over the weights that the run is to begin with, and say what came of it."""
+    from tinytorch.cli import session
+
+    if config.weights is None:
+        return ""
+    found = session.begin_with(trainer.model, Path(config.weights))
+    left = [*found.missing, *found.mismatched]
+    fresh = f", fresh: {', '.join(left)}" if left else ""
+    return f"began with {len(found.loaded):,} arrays of {config.weights}{fresh}"
 
 
 def _continue(
-    dataset: str | None, asked: dict[str, Any], seed: int | None, data_dir: Path | None, out: Path | None
-) -> tuple[Run, ImageData]:
-    """Open the run to resume; of its settings only the number of epochs may change."""
-    from tinytorch import datasets
+    dataset: str | None,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    seed: int | None,
+    data_dir: Path | None,
+    image_size: int | None,
+    out: Path | None,
+) -> tuple[Run, Data]:
+    """Open the run to resume; of its settings only the number of epochs and the patience may change."""
+    from tinytorch.cli import session
     from tinytorch.io.run import Run
 
-    run = Run.open(out or _latest(dataset or "digits", asked.get("model")))
+    run = Run.open(out or _latest(dataset or "digits", settings.get("model")))
     config = run.config
-    present = {"dataset": config.dataset, "seed": config.seed, **asdict(config.recipe)}
-    wanted = {"dataset": dataset, "seed": seed, **asked}
-    for name, value in wanted.items():
-        if name != "epochs" and value is not None and value != present[name]:
+    present = {**asdict(config), "image_size": config.input_shape[1], **asdict(config.recipe)}
+    wanted = {"dataset": dataset and session.canonical(dataset), "seed": seed, "image_size": image_size}
+    for name, value in {**wanted, **settings, **options}.items():
+        if name not in ("epochs", "patience") and value is not None and value != present[name]:
             raise ValueError(
                 f"the run in {run.folder} has {name} {present[name]}, got {value}; leave the option out "
                 "to resume, or start a new run in another --out"
             )
-    run.config = replace(config, recipe=replace(config.recipe, epochs=asked.get("epochs", config.recipe.epochs)))
-    return run, datasets.load(config.dataset, data_dir or config.data_dir)
+    run.config = replace(
+        config,
+        recipe=replace(config.recipe, epochs=settings.get("epochs", config.recipe.epochs)),
+        patience=options.get("patience", config.patience),
+    )
+    data = session.load(config, data_dir)
+    session.check_unchanged(config, data)
+    return run, data
 
 
 def _stem(dataset: str, model: str) -> Path:
     """Default run folder without its number: runs/digits-mlp, but runs/digits-cnn and not digits-digits-cnn."""
-    return RUNS / (model if model.startswith(dataset) else f"{dataset}-{model}")
+    name = Path(dataset).expanduser().resolve().name
+    return RUNS / (model if model.startswith(name) else f"{name}-{model}")
 
 
 def _latest(dataset: str, model: str | None) -> Path:
+    from tinytorch.cli import session
     from tinytorch.io.run import numbered_folders
-    from tinytorch.models import recipe
 
-    stem = _stem(dataset, model or recipe(dataset).model)
+    stem = _stem(dataset, model or session.recipe(dataset).model)
     folders = numbered_folders(stem)
     if not folders:
         raise ValueError(f"there is nothing to resume: no folder {stem}-1; name the run's folder with --out")
     return folders[-1]
 
 
-def _work(run: Run, data: ImageData, resume: bool, terminal: Console, json: bool) -> None:
+def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, watching: list[Observer]) -> None:
     """Train, with everything that watches."""
-    from rich.markup import escape
-
     from tinytorch.cli import console as out
     from tinytorch.cli import session
     from tinytorch.cli.progress import Progress
     from tinytorch.io.run import RunWriter
 
     config, recipe = run.config, run.config.recipe
-    loader = session.train_loader(config, data)
+    loader, test_loader = session.train_loader(config, data), session.test_loader(config, data)
     trainer = session.make_trainer(config, len(loader))
+    begun = "" if resume and not run.is_untouched() else _begin_with(trainer, config)
     if resume:
-        if not run.is_untouched():
-            run.restore(trainer)
-        _check_unfinished(run, trainer)
-        run.save_config()  # --epochs may have changed
-    parameters = sum(p.size for p in trainer.model.parameters())
-    terminal.print(
-        f"[bold]{recipe.model}[/] · {parameters:,} parameters · [bold]{config.dataset}[/], "
-        f"{len(data.train_images):,} training and {len(data.test_images):,} test images · {escape(str(run.folder))}\n"
-    )
+        _restore(run, trainer)
+    _introduce(run, data, trainer, begun, terminal)
     progress = Progress(terminal, recipe.batch_size)
+    observers = [RunWriter(run), *session.early_stopping(config), *watching, progress]
     try:
         with _stopping(trainer, terminal) as received:
-            trainer.fit(loader, session.test_loader(config, data), recipe.epochs, [RunWriter(run), progress])
+            trainer.fit(loader, test_loader, recipe.epochs, observers)
     finally:
         progress.close()
-    if trainer.epoch < recipe.epochs:
+    end = _end(run, trainer)
+    if end is None:
         _report_stop(run, trainer, terminal)
-        raise typer.Exit(128 + received[0])
-    result = _finish(run, trainer, parameters)
+        raise typer.Exit(128 + received[0] if received else TIME_IS_UP)
+    result = _finish(run, data, trainer, end)
     terminal.print()
-    terminal.print(_table(result))
+    terminal.print(_table(run, result))
     if json:
         out.print_json(result)
 
 
-def _check_unfinished(run: Run, trainer: Trainer) -> None:
-    epochs = run.config.recipe.epochs
-    if trainer.epoch >= epochs:
+def _restore(run: Run, trainer: Trainer) -> None:
+    """Bring the trainer to the checkpoint, if there is more to do: epochs, or what a killed process did not write."""
+    if not run.is_untouched():
+        run.restore(trainer)
+    end = _end(run, trainer)
+    if end is not None and run.is_finished(trainer.epoch):
+        longer = f"--epochs {2 * trainer.epoch}" if trainer.epoch >= run.config.recipe.epochs else "a larger --patience"
         raise ValueError(
-            f"there is nothing to resume: the run in {run.folder} has completed {trainer.epoch} epochs and "
-            f"{epochs} are wanted; train it longer with --epochs {2 * trainer.epoch}, or evaluate it"
+            f"there is nothing to resume: the run in {run.folder} has completed {trainer.epoch} epochs and {end}; "
+            f"train it longer with {longer}, or evaluate it"
         )
+    run.save_config()  # --epochs or --patience may have changed
+
+
+def _end(run: Run, trainer: Trainer) -> str | None:
+    """Say why the run is over: all epochs are complete, or early stopping ends it; None if it is not."""
+    from tinytorch.cli import session
+
+    if trainer.epoch >= run.config.recipe.epochs:
+        return f"{run.config.recipe.epochs} are wanted"
+    return next((stopping.reason(trainer) for stopping in session.early_stopping(run.config)), None)
+
+
+def _introduce(run: Run, data: Data, trainer: Trainer, begun: str, terminal: Console) -> None:
+    """Say what is trained on what, and what is unusual about it."""
+    from rich.markup import escape
+
+    parameters = trainer.model.parameters()
+    count, trained = sum(p.size for p in parameters), sum(p.size for p in parameters if p.requires_grad)
+    frozen = f", {trained:,} of them trained" if trained < count else ""
+    terminal.print(
+        f"[bold]{run.config.recipe.model}[/] · {count:,} parameters{frozen} · [bold]{escape(run.config.title)}[/], "
+        f"{len(data.train):,} training and {len(data.test):,} test images · {escape(str(run.folder))}"
+    )
+    if begun:
+        terminal.print(begun, markup=False)
+    for path in data.skipped:
+        terminal.print(f"skipped, damaged: {path}", markup=False)
+    terminal.print()
 
 
 @contextmanager
 def _stopping(trainer: Trainer, terminal: Console) -> Iterator[list[int]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a request to stop; the second ends the program at once.
+    """Turn the first Ctrl-C (or SIGTERM, or hang-up) into a request to stop; the second ends the program at once.
 
-    Yields the list of the signals received.
+    What the caller has the program ignore, as nohup does with the hang-up, stays ignored. Yields the list of the
+    signals received.
     """
     received: list[int] = []
 
@@ -175,9 +277,11 @@ def _stopping(trainer: Trainer, terminal: Console) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
         trainer.stop()
-        os.write(2, b"\nStopping after this step; press Ctrl-C again to end at once.\n")  # print is not reentrant
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nStopping after this step; press Ctrl-C again to end at once.\n")  # print is not reentrant
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    watched = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, request) for number in watched}
     try:
         yield received
     finally:
@@ -185,33 +289,37 @@ def _stopping(trainer: Trainer, terminal: Console) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 def _report_stop(run: Run, trainer: Trainer, terminal: Console) -> None:
     where = (
         f"in epoch {trainer.epoch + 1} after batch {trainer.batch}" if trainer.batch else f"after epoch {trainer.epoch}"
     )
     terminal.print(
-        f"\nStopped {where}, and saved. Continue with\n"
-        f"  tinytorch train {run.config.dataset} --out {quote(str(run.folder))} --resume",
+        f"\nStopped {where} ({trainer.stop_reason}), and saved. Continue with\n"
+        f"  tinytorch train {quote(run.config.dataset)} --out {quote(str(run.folder))} --resume",
         markup=False,
     )
 
 
-def _finish(run: Run, trainer: Trainer, parameters: int) -> dict[str, Any]:
-    """Write curves and result into the run's folder."""
-    import json
+def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
+    """Draw the pictures and write the result, which marks the run as finished."""
+    from tinytorch.core.stopping import BETTER, best_record
 
-    from tinytorch.io.files import write_atomically
-    from tinytorch.io.plots import draw_curves
-
-    config, last = run.config, trainer.history[-1]
+    config, last, best = run.config, trainer.history[-1], best_record(trainer.history)
+    assert best is not None  # every epoch was validated
     seconds = sum(record["seconds"] for record in trainer.history)
     result = {
         "dataset": config.dataset,
         "model": config.recipe.model,
         "epochs": trainer.epoch,
-        "parameters": parameters,
+        "stopped": end if trainer.epoch < config.recipe.epochs else None,
+        "parameters": sum(p.size for p in trainer.model.parameters()),
         "test_accuracy": last["validation_accuracy"],
         "test_loss": last["validation_loss"],
+        "best_test_accuracy": best[BETTER],
+        "best_epoch": best["epoch"],
         "train_accuracy": last["accuracy"],
         "train_loss": last["loss"],
         "train_seconds": seconds,
@@ -219,27 +327,43 @@ def _finish(run: Run, trainer: Trainer, parameters: int) -> dict[str, Any]:
         "seed": config.seed,
         "out": str(run.folder),
     }
-    draw_curves(run.folder / "curves.png", trainer.history, f"{config.recipe.model} on {config.dataset}")
-    write_atomically(run.folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    _draw(run, data, trainer)
+    run.save_result(result)
     return result
 
 
-def _table(result: dict[str, Any]) -> Any:
+def _draw(run: Run, data: Data, trainer: Trainer) -> None:
+    from tinytorch.cli import session
+    from tinytorch.core.training import confusion_matrix, predict
+    from tinytorch.io import plots
+
+    config, folder = run.config, run.folder
+    title = f"{config.recipe.model} on {config.title}"
+    plots.draw_curves(folder / "curves.png", trainer.history, title)
+    logits, labels = predict(trainer.model, session.test_loader(config, data))
+    plots.draw_confusion(folder / "confusion.png", confusion_matrix(logits, labels), config.classes, title)
+    mistakes, probabilities = session.surest_mistakes(logits, labels)
+    if len(mistakes):
+        images, names = data.test.gather(mistakes)
+        path = folder / "misclassified.png"
+        plots.draw_mistakes(path, images, names, probabilities, config.classes, f"{title}: the surest mistakes")
+    else:
+        (folder / "misclassified.png").unlink(missing_ok=True)  # of an earlier end of this run
+
+
+def _table(run: Run, result: dict[str, Any]) -> Any:
     from rich.markup import escape
 
     from tinytorch.cli.console import duration, facts, percent
 
     out = escape(result["out"])
-    return facts(
-        [
-            ("test accuracy", f"[bold green]{percent(result['test_accuracy'])}[/]"),
-            ("test loss", f"{result['test_loss']:.4f}"),
-            (
-                "training time",
-                f"{duration(result['train_seconds'])}, {result['images_per_second']:,.0f} images/s",
-            ),
-            ("weights", f"{out}/model.safetensors"),
-            ("curves", f"{out}/curves.png"),
-            ("try it", f"tinytorch predict {escape(quote(result['out']))} PICTURE.png"),
-        ]
-    )
+    rows = [
+        ("test accuracy", f"[bold green]{percent(result['test_accuracy'])}[/]"),
+        ("test loss", f"{result['test_loss']:.4f}"),
+        ("best epoch", f"{result['best_epoch']}, {percent(result['best_test_accuracy'])}"),
+        ("training time", f"{duration(result['train_seconds'])}, {result['images_per_second']:,.0f} images/s"),
+        ("weights", f"{out}/model.safetensors"),
+        ("pictures", ", ".join(f"{out}/{path.name}" for path in sorted(run.folder.glob("*.png")))),
+        ("try it", f"tinytorch predict {escape(quote(result['out']))} PICTURE.png"),
+    ]
+    return facts([("stopped", escape(result["stopped"])), *rows] if result["stopped"] else rows)

@@ -12,8 +12,8 @@ class Weights:
     """Weights (co, ci/g, …) that do not change while this object lives.
 
     An algorithm asks for the weights as it reads them: in blocks, turned, transformed. The first call makes that form,
-    later ones find it. The forward and backward of one step share an object; in inference it lives as long as
-    the layer's weights stay as they are.
+    later ones find it. In inference an object lives as long as the layer's weights stay as they are. In training each
+    direction has its own: hardly a form serves two, and those of the forward would lie there until the backward.
 
     Parameters
     ----------

@@ -8,19 +8,33 @@ from tinytorch.core.tensor import Tensor
 
 
 class ReLU(Module):
-    """max(x, 0), elementwise."""
+    """max(x, 0), elementwise.
+
+    Parameters
+    ----------
+    inplace : bool
+        Let the input become the result; see `functional.relu`. Behind a convolution or a normalisation that it is
+        computed with (see `fusion`) it makes no difference: what it would replace is never stored.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.relu(input)
+        return F.relu(input, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Whether it works in place."""
+        return "inplace=True" if self.inplace else ""
 
 
-class ReLU6(Module):
-    """min(max(x, 0), 6), elementwise."""
+class ReLU6(ReLU):
+    """min(max(x, 0), 6), elementwise; in place as `ReLU`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply to a tensor of any shape."""
-        return F.relu6(input)
+        return F.relu6(input, self.inplace)
 
 
 class LeakyReLU(Module):

@@ -178,6 +178,7 @@ def convolve(
         y, winners, window = max_pooled(y, pooling)
     if not recorded:
         return x.wrap(y)
+    kernel = weights.array  # the backward needs other forms of it, so those of the forward may go
     clipped = None if bounds == UNBOUNDED else y
     saved = images if weight.requires_grad else None
     wanted = [tensor.requires_grad for tensor in inputs]
@@ -189,7 +190,7 @@ def convolve(
         db = norm.channel_sums(rows_of(dy)).astype(dy.dtype) if bias is not None and bias.requires_grad else None
         if window is not None and winners is not None:
             dy = unpooled_grad(dy, winners, unpooled, window)
-        dx = planner.input_grad(problem, dy, weights, algorithm) if wanted[0] else None
+        dx = planner.input_grad(problem, dy, kernel, algorithm) if wanted[0] else None
         dw = None if saved is None else planner.weight_grad(problem, saved, dy, algorithm)
         return (dx, dw) + (() if bias is None else (db,)) + (() if residual is None else (dy,))
 
@@ -343,12 +344,13 @@ def spread(x: Tensor, weight: Tensor, bias: Tensor | None, options: Transposed) 
     y = planner.input_grad(problem, images, weights, algorithm, Finish(offsets))
     if not recorded:
         return x.wrap(y)
+    kernel = weights.array  # the backward needs other forms of it, so those of the forward may go
     saved = images if weight.requires_grad else None
     wanted = [tensor.requires_grad for tensor in inputs]
 
     def conv_transpose_backward(grad: np.ndarray):
         dy = channels_last(grad)
-        dx = planner.forward(problem, dy, weights, algorithm=algorithm) if wanted[0] else None
+        dx = planner.forward(problem, dy, kernel, algorithm=algorithm) if wanted[0] else None
         dw = None if saved is None else planner.weight_grad(problem, dy, saved, algorithm)
         db = norm.channel_sums(rows_of(dy)).astype(dy.dtype) if wanted[2:] == [True] else None
         return (dx, dw, db)[: len(wanted)]

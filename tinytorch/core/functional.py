@@ -18,28 +18,60 @@ from tinytorch.core import reach
 from tinytorch.core.autograd import is_recorded, record
 from tinytorch.core.kept import weights_of
 from tinytorch.core.tensor import Tensor, numpy_spelling
-from tinytorch.kernels import elementwise, norm
+from tinytorch.kernels import elementwise, memory, norm
 
 # ---- activations ----------------------------------------------------------------------------------------
 
 
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0); the gradient at 0 is 0."""
-    return _bounded(x, 0, math.inf)
+def relu(x: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0); the gradient at 0 is 0.
+
+    Parameters
+    ----------
+    inplace : bool
+        Let x itself become the result, in the same memory if nobody else can see it. What does (a view, an array of the
+        caller's, an operation that saved x for its backward) keeps what it has, and x moves.
+
+    Raises
+    ------
+    RuntimeError
+        If x is a leaf that requires grad, to be changed in place while operations are recorded.
+    """
+    return _bounded(x, 0, math.inf, inplace)
 
 
-def relu6(x: Tensor) -> Tensor:
-    """min(max(x, 0), 6); the gradient at 0 and 6 is 0."""
-    return _bounded(x, 0, 6)
+def relu6(x: Tensor, inplace: bool = False) -> Tensor:
+    """min(max(x, 0), 6); the gradient at 0 and 6 is 0. In place as `relu`."""
+    return _bounded(x, 0, 6, inplace)
 
 
-def _bounded(x: Tensor, floor: float, ceiling: float) -> Tensor:
-    out = elementwise.clip(x.array, floor, ceiling)
+def _bounded(x: Tensor, floor: float, ceiling: float, inplace: bool) -> Tensor:
+    if inplace:
+        _check_replaceable(x)
+    here = inplace and memory.is_sole(x, "array")
+    out = np.clip(x.array, floor, ceiling, out=x.array) if here else elementwise.clip(x.array, floor, ceiling)
 
     def backward(grad: np.ndarray):
         return (elementwise.bounded_grad(grad, out, floor, ceiling),)
 
-    return record(out, (x,), backward)
+    y = record(out, (x,), backward)
+    return _become(x, y) if inplace else y
+
+
+def _check_replaceable(x: Tensor) -> None:
+    if x.is_leaf and is_recorded([x]):
+        raise RuntimeError(
+            "a leaf that requires grad can't be changed in place while operations are recorded, for its gradient would "
+            "be that of other values; use inplace=False, or `with no_grad():`"
+        )
+
+
+def _become(x: Tensor, result: Tensor) -> Tensor:
+    """Give a tensor the values of a result, and its place in the graph if it has one."""
+    x.data = result.array
+    if result.node is not None:
+        x.attach(result.node)
+    return x
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -92,6 +124,8 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
     Raises
     ------
+    TypeError
+        If x is not floating point.
     ValueError
         If `approximate` is something else.
 
@@ -101,18 +135,28 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"approximate must be 'none' (exact) or 'tanh', got {approximate!r}")
-    data = x.data
-    phi, density = (_normal_cdf if approximate == "none" else _normal_cdf_by_tanh)(data)
+    if x.dtype.kind != "f":
+        raise TypeError(f"gelu computes in float32 or float64, got {x.dtype}; convert with x.float()")
+    return _gelu(x) if approximate == "none" else _gelu_by_tanh(x)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    data = x.array
+
+    def backward(grad: np.ndarray):
+        return (elementwise.gelu_grad(grad, data),)
+
+    return record(elementwise.gelu(data), (x,), backward)
+
+
+def _gelu_by_tanh(x: Tensor) -> Tensor:
+    data = x.array
+    phi, density = _normal_cdf_by_tanh(data)
 
     def backward(grad: np.ndarray):
         return (grad * (phi + data * density),)
 
     return record(data * phi, (x,), backward)
-
-
-def _normal_cdf(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Φ and its derivative."""
-    return (1 + elementwise.erf(x * 0.5**0.5)) / 2, np.exp(-(x**2) / 2) * (2 * np.pi) ** -0.5
 
 
 def _normal_cdf_by_tanh(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,12 +224,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     problem = ConvProblem.of(pixels.shape, weights.array.shape)
     offsets = None if bias is None else bias.array.astype(dtype, copy=False)
     out = planner.forward(problem, pixels, weights, Finish(offsets))
+    kernel = weights.array
     wants_x, saved = x.requires_grad, pixels if weight.requires_grad else None
     shape = x.shape
 
     def backward(grad: np.ndarray):
         dy = _as_pixels(grad)
-        dx = planner.input_grad(problem, dy, weights).reshape(shape) if wants_x else None
+        dx = planner.input_grad(problem, dy, kernel).reshape(shape) if wants_x else None
         dw = None if saved is None else planner.weight_grad(problem, saved, dy)[..., 0]
         return (dx, dw) if bias is None else (dx, dw, norm.channel_sums(dy[..., 0]))
 

@@ -1,16 +1,20 @@
 """Gradient descent and its relatives. Each updates `parameter.data` in place from `parameter.grad`.
 
 The updates are those of torch.optim, step by step. The arithmetic is in ``tinytorch.kernels.update``, one pass over
-each parameter, so that a step allocates nothing.
+each parameter, so that a step allocates nothing; but Muon multiplies matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tinytorch.conv import planner
+from tinytorch.conv.problem import ConvProblem
+from tinytorch.conv.weights import Weights
 from tinytorch.core.tensor import Tensor, as_array
 from tinytorch.kernels import update
 
@@ -345,3 +349,232 @@ class AdamW(Adam):
     def decay(self, group: State) -> tuple[float, float]:
         """The parameter itself shrinks; the gradient stays."""
         return 0.0, 1 - group["lr"] * group["weight_decay"]
+
+
+# ---- orthogonal updates ------------------------------------------------------------------------------
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalize(
+    matrix: np.ndarray, steps: int = 5, coefficients: Sequence[float] = QUINTIC, eps: float = 1e-7
+) -> np.ndarray:
+    """Bring all singular values of a matrix near 1 and keep its singular vectors, by a Newton–Schulz iteration.
+
+    From X = G / ‖G‖ each step is X ← a X + (b A + c A²) X with A = X Xᵀ, which maps every singular value σ to
+    aσ + bσ³ + cσ⁵. The usual coefficients rise steeply at 0 and don't converge: after five steps singular values above
+    0.005 of the norm have come to lie between about 0.7 and 1.2, which is near enough.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (rows, columns)
+    steps : int
+    coefficients : (a, b, c)
+    eps : float
+        Least norm to divide by.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+
+    References
+    ----------
+    K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+    """
+    a, b, c = map(matrix.dtype.type, coefficients)
+    wide = matrix.shape[0] <= matrix.shape[1]  # A is as small as it can be
+    x = matrix if wide else matrix.T
+    x = x / max(np.linalg.norm(x), matrix.dtype.type(eps))
+    for _ in range(steps):
+        gram = _by_transposed(x, x)
+        x = a * x + _by_transposed(b * gram + c * _by_transposed(gram, gram), x.T)
+    return x if wide else x.T
+
+
+def _by_transposed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a bᵀ by the threads that compute everything else (BLAS has its own, and they get in each other's way).
+
+    To a 1×1 convolution each row of a is an image of one pixel, and b is the weight.
+    """
+    pixels, weights = np.ascontiguousarray(a)[..., None], Weights(b[..., None])
+    return planner.forward(ConvProblem.of(pixels.shape, weights.array.shape), pixels, weights)[..., 0]
+
+
+class Muon(Optimizer):
+    """Momentum, orthogonalized by Newton–Schulz: every step moves all directions of a weight matrix equally far.
+
+    The velocity is v ← momentum · v + (1 − momentum) · g, with Nesterov's look-ahead u = momentum · v +
+    (1 − momentum) · g, without u = v. Then p ← (1 − lr · weight_decay) · p − lr · s · `orthogonalize`(u), where s
+    depends on the shape. Filters (out, in, kh, kw) are matrices (out, in · kh · kw). For the weights of hidden layers;
+    biases, first and last layers are left to another optimizer: see `Combined`.
+
+    Parameters
+    ----------
+    params : iterable
+        See `Optimizer`; each with two dimensions or more.
+    lr, weight_decay, momentum : float
+    nesterov : bool
+    ns_coefficients, eps, ns_steps
+        Of `orthogonalize`.
+    adjust_lr_fn : {"original", "match_rms_adamw"}, optional
+        s for a matrix (rows, columns): √max(1, rows / columns), the default, or 0.2 · √max(rows, columns), with which
+        the learning rates of AdamW carry over.
+    normalize : bool
+        Whether to scale p to the norm √rows before each step, which takes the place of weight decay: the step is then
+        a turn whose angle lr sets. So in airbench.
+
+    Raises
+    ------
+    ValueError
+        As for `Optimizer`, or if a parameter is no matrix.
+
+    References
+    ----------
+    K. Jordan et al., "Muon", 2024, kellerjordan.github.io/posts/muon; J. Liu et al., "Muon is Scalable for LLM
+    Training", arXiv:2502.16982, for the second s; ``normalize``: github.com/KellerJordan/cifar10-airbench.
+    """
+
+    _saved = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: Sequence[float] = QUINTIC,
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        iteration = {"ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps}
+        scale = {"adjust_lr_fn": adjust_lr_fn, "normalize": normalize}
+        step = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
+        super().__init__(params, {**step, **iteration, **scale})
+
+    def check_settings(self, group: State) -> None:
+        """Check the settings of one group."""
+        super().check_settings(group)
+        _check_not_negative(group, "momentum", "eps")
+        coefficients, steps = group["ns_coefficients"], group["ns_steps"]
+        if len(coefficients) != 3:
+            raise ValueError(f"ns_coefficients must be three numbers (a, b, c), got {coefficients!r}; use {QUINTIC}")
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps < 100:
+            raise ValueError(f"ns_steps must be a whole number from 1 to 99, got {steps!r}; 5 is usual")
+        if group["adjust_lr_fn"] not in (None, *_ADJUSTMENTS):
+            raise ValueError(
+                f"adjust_lr_fn must be None or one of {', '.join(_ADJUSTMENTS)}, got {group['adjust_lr_fn']!r}"
+            )
+
+    def _check_parameters(self, params: list[Any]) -> None:
+        super()._check_parameters(params)
+        for p in params:
+            if p.ndim < 2:
+                raise ValueError(
+                    f"Muon moves matrices, and filters as matrices, got a parameter of shape {p.shape}; give biases "
+                    "to another optimizer: Combined(SGD(biases, lr=0.1), Muon(filters, lr=0.02))"
+                )
+
+    def new_state(self, data: np.ndarray, group: State) -> State:
+        """The velocity at zero."""
+        return {"momentum_buffer": np.zeros_like(data)}
+
+    def update(self, data: np.ndarray, grad: np.ndarray, state: State, group: State) -> None:
+        """Take one step for one parameter."""
+        momentum, velocity = group["momentum"], state["momentum_buffer"]
+        fresh = (1 - momentum) * grad
+        velocity *= momentum
+        velocity += fresh
+        ahead = momentum * velocity + fresh if group["nesterov"] else velocity
+        matrix = ahead.reshape(len(ahead), -1)
+        direction = orthogonalize(matrix, group["ns_steps"], group["ns_coefficients"], group["eps"])
+        scale = _ADJUSTMENTS[group["adjust_lr_fn"] or "original"](*matrix.shape)
+        data *= _norm_to(data, math.sqrt(len(data))) if group["normalize"] else 1.0
+        data *= 1 - group["lr"] * group["weight_decay"]
+        data -= (group["lr"] * scale) * direction.reshape(data.shape)
+
+
+_ADJUSTMENTS = {
+    "original": lambda rows, columns: math.sqrt(max(1, rows / columns)),
+    "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
+}
+
+
+def _norm_to(data: np.ndarray, wanted: float) -> float:
+    """What to multiply an array with for it to have this norm; an array of zeros stays."""
+    norm = float(np.linalg.norm(data))
+    return wanted / norm if norm else 1.0
+
+
+class Combined:
+    """Several optimizers that step as one, each with parameters of its own.
+
+    Parameters
+    ----------
+    *optimizers : Optimizer
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        The groups of all of them, in order.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or a parameter belongs to two of them.
+    """
+
+    def __init__(self, *optimizers: Any) -> None:
+        if not optimizers:
+            raise ValueError("Combined needs at least one optimizer: Combined(SGD(biases), Muon(filters))")
+        self.optimizers = optimizers
+        params = [p for group in self.param_groups for p in group["params"]]
+        if len(set(map(id, params))) < len(params):
+            raise ValueError(
+                "a parameter belongs to two of the optimizers and would take two steps for one gradient; give each "
+                "parameter to one"
+            )
+
+    @property
+    def param_groups(self) -> list[State]:
+        """The groups of all optimizers; changing a setting changes it for good."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> State:
+        """Return a snapshot: {"optimizers": {number: snapshot}}."""
+        return {"optimizers": {i: optimizer.state_dict() for i, optimizer in enumerate(self.optimizers)}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore a snapshot.
+
+        Raises
+        ------
+        ValueError
+            If one does not fit; nothing has been loaded then.
+        """
+        saved = {int(number): state for number, state in state_dict.get("optimizers", {}).items()}
+        if sorted(saved) != list(range(len(self.optimizers))):
+            raise ValueError(
+                f"state is of {len(saved)} combined optimizers, here are {len(self.optimizers)}; combine the same ones"
+            )
+        before = self.state_dict()["optimizers"]
+        try:
+            for i, optimizer in enumerate(self.optimizers):
+                optimizer.load_state_dict(saved[i])
+        except ValueError:
+            for i, optimizer in enumerate(self.optimizers):
+                optimizer.load_state_dict(before[i])
+            raise

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.conv.pack import channels_last
 from tinytorch.core import random
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.layers import Module
+from tinytorch.core.pad_ops import pad
 from tinytorch.core.tensor import Tensor
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -43,6 +45,22 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     labels : ndarray of int, shape (N,)
     """
     return float((logits.argmax(axis=1) == labels).mean())
+
+
+def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Count how often each class is taken for each: entry (i, j) is the number of rows of class i predicted as j.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, classes)
+    labels : ndarray of int, shape (N,)
+
+    Returns
+    -------
+    ndarray of int64, shape (classes, classes)
+    """
+    classes = logits.shape[1]
+    return np.bincount(classes * labels + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
 
 
 # ---- schedules: step → factor on the learning rate --------------------------------------------------
@@ -101,6 +119,31 @@ def one_cycle(total_steps: int, warmup: float = 0.3, start: float = 1 / 25, fina
     return schedule
 
 
+def triangle(total_steps: int, peak: float = 0.2, start: float = 0.0, final: float = 0.0) -> Schedule:
+    """Rise in a line from `start` to 1 during the share `peak` of all steps, then fall in a line to `final`.
+
+    With `peak=0` it only falls. airbench94 (arXiv:2404.00498) has peak 0.23, start 0.2 and final 0.07; after
+    L. Smith & N. Topin, "Super-Convergence", 2018.
+
+    Raises
+    ------
+    ValueError
+        If `total_steps` is not positive or `peak` lies outside [0, 1].
+    """
+    _check_positive("total_steps", total_steps)
+    if not 0 <= peak <= 1:
+        raise ValueError(f"peak must be a fraction of the steps between 0 and 1, got {peak}; use peak=0.2")
+    top = peak * total_steps
+    fall = (total_steps - top) or 1.0
+
+    def schedule(step: int) -> float:
+        if step < top:
+            return start + (1 - start) * step / top
+        return 1 + (final - 1) * min((step - top) / fall, 1.0)
+
+    return schedule
+
+
 def _between(a: float, b: float, fraction: float) -> float:
     """Half a cosine that leads from `a` at 0 to `b` at 1, and stays there."""
     return b + (a - b) * (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
@@ -112,6 +155,11 @@ def _check_positive(name: str, value: Any) -> None:
 
 
 # ---- gradients --------------------------------------------------------------------------------------
+
+
+def grad_norm(parameters: Iterable[Tensor]) -> float:
+    """Return the common Euclidean norm of all gradients; parameters without one are passed over."""
+    return math.sqrt(sum(_squared_norm(p.grad) for p in parameters if p.grad is not None))
 
 
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
@@ -136,9 +184,10 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}; use max_norm=1.0, or leave clipping out")
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norm = math.sqrt(sum(_squared_norm(g) for g in grads))
+    parameters = list(parameters)
+    norm = grad_norm(parameters)
     if max_norm < norm < math.inf:
+        grads = [p.grad for p in parameters if p.grad is not None]
         for g in grads:
             g *= max_norm / norm
     return norm
@@ -165,8 +214,39 @@ def _inference(model: Module) -> Iterator[None]:
             module.training = mode
 
 
-def predict(model: Module, loader: Iterable[tuple[Tensor, ...]]) -> tuple[np.ndarray, np.ndarray]:
+Views = Callable[[Tensor], Iterable[tuple[float, Tensor]]]
+
+
+def mirrored(images: Tensor) -> Iterator[tuple[float, Tensor]]:
+    """Each image and its mirror image, left and right exchanged, at equal weight: views for `predict`."""
+    yield 0.5, images
+    yield 0.5, Tensor.wrap(channels_last(images.array[..., ::-1]))
+
+
+def mirrored_and_shifted(images: Tensor) -> Iterator[tuple[float, Tensor]]:
+    """`mirrored`, as it is (half of the weight) and moved along the diagonal by a pixel either way: six views.
+
+    What moves in at the edge is the image reflected. airbench94, arXiv:2404.00498, "Multi-crop evaluation".
+    """
+    padded = pad(images, (1, 1) * (images.ndim - 2), "reflect")
+    for at, share in ((1, 0.5), (0, 0.25), (2, 0.25)):
+        window = (slice(None), slice(None), *(slice(at, at + size) for size in images.shape[2:]))
+        shifted = Tensor.wrap(channels_last(padded.array[window]))
+        yield from ((share * weight, view) for weight, view in mirrored(shifted))
+
+
+def predict(
+    model: Module, loader: Iterable[tuple[Tensor, ...]], views: Views | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Run a model over a data set in evaluation mode.
+
+    Parameters
+    ----------
+    model : Module
+    loader : iterable of (images, labels)
+    views : callable, optional
+        Makes weighted views of a batch, such as `mirrored` or `mirrored_and_shifted`; the logits are the weighted sum
+        of what the model says to each.
 
     Returns
     -------
@@ -179,11 +259,17 @@ def predict(model: Module, loader: Iterable[tuple[Tensor, ...]]) -> tuple[np.nda
         If the loader yields no batch.
     """
     with _inference(model):
-        batches = [(model(images).numpy(), labels.numpy()) for images, labels in loader]
+        batches = [(_logits(model, images, views), labels.numpy()) for images, labels in loader]
     if not batches:
         raise ValueError("the loader yields no batch; evaluation needs at least one example")
     logits, labels = zip(*batches, strict=True)
     return np.concatenate(logits), np.concatenate(labels)
+
+
+def _logits(model: Module, images: Tensor, views: Views | None) -> np.ndarray:
+    if views is None:
+        return model(images).numpy()
+    return sum(model(view).numpy() * weight for weight, view in views(images))  # type: ignore[return-value]
 
 
 # ---- the trainer ------------------------------------------------------------------------------------
@@ -228,6 +314,27 @@ class Observer:
     def stopped(self, trainer: Trainer) -> None:
         """`Trainer.stop` was called, and the step under way is complete."""
 
+    def ended(self, trainer: Trainer) -> None:
+        """`fit` returns, or raises an error."""
+
+
+def _for_each(groups: Sequence[Any], schedule: Schedule | Sequence[Schedule]) -> list[Schedule]:
+    """One schedule for each parameter group."""
+    schedules = [schedule] * len(groups) if callable(schedule) else list(schedule)
+    if len(schedules) != len(groups):
+        raise ValueError(
+            f"schedule must be one for all or one for each of the {len(groups)} parameter groups, got {len(schedules)}"
+        )
+    return schedules
+
+
+def _parts(n: int, count: int) -> Iterator[tuple[slice, float]]:
+    """Cut n images into so many nearly equal parts, or n, each with its share of them."""
+    count = min(count, n)
+    for k in range(count):
+        part = slice(n * k // count, n * (k + 1) // count)
+        yield part, (part.stop - part.start) / n
+
 
 class Trainer:
     """Fit a model to data.
@@ -239,12 +346,17 @@ class Trainer:
         Made with the parameters of `model`.
     loss : callable
         `loss(logits, labels)` returns a Tensor with one element, the mean over the batch.
-    schedule : callable, optional
-        Maps the number of steps done to a factor on each parameter group's own learning rate.
+    schedule : callable, or sequence of callables, optional
+        Maps the number of steps done to a factor on each parameter group's own learning rate; a sequence has one for
+        each group.
     clip_norm : float, optional
         Upper bound of the gradients' common norm; see `clip_grad_norm`.
     metrics : mapping of str to callable, optional
         Each maps (logits, labels) to the mean over a batch. Default: accuracy.
+    accumulate : int
+        Parts in which each batch is computed, one after the other; their gradients add up. The activations of one part
+        are in memory at a time, and a step stays a step: loss and gradient are the means over the whole batch, up to
+        rounding. Only batch normalisation sees the parts, as it does in PyTorch.
 
     Attributes
     ----------
@@ -253,11 +365,13 @@ class Trainer:
         `validation_`, lr (of the last step), seconds and images (of training alone).
     epoch, batch, step : int
         Epochs complete, batches complete in the epoch under way, steps complete.
+    stop_reason : str or None
+        What `stop` was told, if it ended the last `fit`.
 
     Raises
     ------
     ValueError
-        If `clip_norm` is not positive.
+        If `clip_norm` or `accumulate` is not positive.
     """
 
     def __init__(
@@ -265,23 +379,28 @@ class Trainer:
         model: Module,
         optimizer: Any,
         loss: Callable[[Tensor, Tensor], Tensor],
-        schedule: Schedule | None = None,
+        schedule: Schedule | Sequence[Schedule] | None = None,
         clip_norm: float | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        accumulate: int = 1,
     ) -> None:
+        _check_positive("accumulate", accumulate)
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {clip_norm}; use clip_norm=1.0, or None for no clipping")
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
-        self.schedule = schedule or constant()
+        self.schedules = _for_each(optimizer.param_groups, schedule or constant())
         self.clip_norm = clip_norm
+        self.accumulate = accumulate
         self.metrics = dict(metrics) if metrics is not None else {"accuracy": accuracy}
         self.epoch = self.batch = self.step = 0
         self.history: list[dict[str, Any]] = []
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
         self._sums = self._zero_sums()
+        self._norm: float | None = None
         self._stop = False
+        self.stop_reason: str | None = None
 
     def _zero_sums(self) -> dict[str, float]:
         return dict.fromkeys(("images", "seconds", "loss", *self.metrics), 0.0)
@@ -329,22 +448,27 @@ class Trainer:
             )
         if len(train_loader) == 0:
             raise ValueError("the training data is empty: train_loader yields no batch; give it at least one example")
-        self._stop = False
+        self._stop, self.stop_reason = False, None
         self._tell(observers, "started", epochs, len(train_loader))
-        while self.epoch < epochs:
-            self._train_epoch(train_loader, observers)
-            if self._stop and self.batch < len(train_loader):
-                break
-            self._end_epoch(validation_loader, observers)
+        try:
+            while self.epoch < epochs and not self._stop:
+                self._train_epoch(train_loader, observers)
+                if self._stop and self.batch < len(train_loader):
+                    break
+                self._end_epoch(validation_loader, observers)
             if self._stop:
-                break
-        if self._stop:
-            self._tell(observers, "stopped")
+                self._tell(observers, "stopped")
+        finally:
+            self._tell(observers, "ended")
         return self.history
 
-    def stop(self) -> None:
+    def stop(self, reason: str = "asked to stop") -> None:
         """Let `fit` return after the step under way; safe to call from a signal handler or another thread."""
-        self._stop = True
+        self._stop, self.stop_reason = True, reason
+
+    def gradient_norm(self) -> float:
+        """Return the common norm of the last step's gradients, before clipping."""
+        return grad_norm(self.model.parameters()) if self._norm is None else self._norm
 
     def _tell(self, observers: Sequence[Observer], event: str, *details: Any) -> None:
         for observer in observers:
@@ -367,27 +491,30 @@ class Trainer:
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # checks below say it better than warnings
     def _train_batch(self, images: Tensor, labels: Tensor) -> float:
-        """Do one step: forward, backward, update, and count it."""
+        """Do one step: forward and backward of every part, update, and count it."""
         self.optimizer.zero_grad()
-        logits = self.model(images)
-        loss = self.loss(logits, labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NonFiniteError(self._diverged(f"the loss is {value}"))
-        loss.backward()
+        value, logits = 0.0, []
+        for part, share in _parts(len(labels), self.accumulate):
+            scores = self.model(images[part])
+            loss = self.loss(scores, labels[part])
+            value += share * loss.item()
+            if not math.isfinite(value):
+                raise NonFiniteError(self._diverged(f"the loss is {value}"))
+            loss.backward(np.full(loss.shape, share))
+            logits.append(scores.numpy())
         if self.clip_norm is not None:
-            clip_grad_norm(self.model.parameters(), self.clip_norm)
+            self._norm = clip_grad_norm(self.model.parameters(), self.clip_norm)
         self._set_learning_rates()
         self.optimizer.step()
         self.batch += 1
         self.step += 1
-        self._count(value, logits.numpy(), labels.numpy())
+        self._count(value, np.concatenate(logits), labels.numpy())
         return value
 
     def _set_learning_rates(self) -> None:
-        factor = self.schedule(self.step)
-        for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
-            group["lr"] = base * factor
+        groups = self.optimizer.param_groups
+        for group, base, schedule in zip(groups, self._base_lrs, self.schedules, strict=True):
+            group["lr"] = base * schedule(self.step)
 
     def _count(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
         n = len(labels)

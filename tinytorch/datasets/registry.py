@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinytorch.datasets import cifar, digits, download, idx
+from tinytorch.datasets.folder import FolderData
+from tinytorch.datasets.folder import load as load_folder
 from tinytorch.datasets.image_data import ImageData, Splits
 
 DIGITS = "digits"
@@ -89,23 +91,38 @@ def names() -> tuple[str, ...]:
     return (DIGITS, *SOURCES)
 
 
-def load(name: str, data_dir: str | os.PathLike[str] | None = None, download: bool = True) -> ImageData:
+def is_path(name: str) -> bool:
+    """Whether a name means a folder of pictures: it has a slash in it, or is that of a folder and of no data set."""
+    return any(mark in name for mark in (os.sep, "/", "~")) or (name not in names() and Path(name).is_dir())
+
+
+def load(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = True,
+    image_size: int = 64,
+    skip_corrupt: bool = False,
+) -> ImageData | FolderData:
     """Load a data set.
 
     Parameters
     ----------
     name : str
-        "digits" (embedded, needs no files), "mnist", "fashion-mnist" or "cifar10".
+        "digits" (embedded, needs no files), "mnist", "fashion-mnist" or "cifar10"; or the path of a folder of
+        pictures such as "./flowers", see `tinytorch.datasets.folder`.
     data_dir : path, optional
         A folder with the data set's files, or with a folder of that `name` that has them (looked into first).
         Nothing is downloaded then. Any whole copy will do: structure is checked, hashes are not. MNIST and
-        Fashion-MNIST name their files alike: give each its own folder. Not used for "digits".
+        Fashion-MNIST name their files alike: give each its own folder. Not used for "digits". Of a folder of
+        pictures, where it is now.
     download : bool
         Without `data_dir`, files are kept in the user's cache; False forbids fetching what is not there yet.
+    image_size, skip_corrupt
+        For a folder of pictures; see `tinytorch.datasets.folder.load`.
 
     Returns
     -------
-    ImageData
+    ImageData or FolderData
 
     Raises
     ------
@@ -118,9 +135,11 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, download: bo
     OSError
         If the download fails.
     """
-    _check_name(name)
     if data_dir is not None and not isinstance(data_dir, (str, os.PathLike)):
         raise TypeError(f"data_dir must be a folder's path or None, got {data_dir!r}")
+    if isinstance(name, str) and is_path(name):
+        return load_folder(data_dir or name, image_size, skip_corrupt)
+    _check_name(name)
     if name == DIGITS:
         return ImageData(name, *digits.read(), classes=NUMERALS)
     source = SOURCES[name]

@@ -7,6 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
+_UNFINISHED = ".part"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `write_atomically` left behind in processes that were killed; nobody may be writing there."""
+    for leftover in folder.glob(f".*{_UNFINISHED}"):
+        leftover.unlink(missing_ok=True)
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content`; if this fails half-way, the old file is untouched.
@@ -16,7 +24,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError
         If the folder can't be written to or the disk is full.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -25,7 +33,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private to the user
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # "No space left on device" by itself does not say where
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 _MID_GREY = 127.5
+_OPENING = Lock()  # pictures are decoded on several threads, and the warnings' filters belong to the process
 
 
 def load_image(path: Path | str, shape: tuple[int, int, int], margin: float = 0.0) -> np.ndarray:
@@ -65,11 +67,12 @@ def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; give the path of a picture")
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                return _without_alpha(_eight_bit(upright))
+            image = Image.open(path)
+        with image:
+            upright = ImageOps.exif_transpose(image)
+            return _without_alpha(_eight_bit(upright))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} is larger than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down before predicting"

@@ -162,6 +162,16 @@ class _Lease:
         self._shelf.give(self._size, self._block)
 
 
+def is_sole(owner: object, name: str) -> bool:
+    """Whether the memory of the array ``owner.name`` can be reached through ``owner`` alone; in doubt it is not."""
+    if sys.getrefcount(getattr(owner, name)) > 2:  # the owner, and the argument here
+        return False
+    array = getattr(owner, name)
+    if array.base is None:
+        return bool(array.flags.owndata)
+    return isinstance(array.base, _Lease) or (isinstance(array.base, np.ndarray) and is_sole(array, "base"))
+
+
 def release() -> None:
     """Give every unused block back to the system."""
     _shelf.clear()

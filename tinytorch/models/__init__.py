@@ -1,5 +1,6 @@
 """Networks for images by name, and the recipes that train them."""
 
+from tinytorch.models.airbench import Airbench94
 from tinytorch.models.alexnet import AlexNet, alexnet
 from tinytorch.models.convnets import DigitsCNN, LeNet5, MNISTConvNet
 from tinytorch.models.mlp import MLP
@@ -15,6 +16,7 @@ __all__ = [
     "MLP",
     "RECIPES",
     "VGG",
+    "Airbench94",
     "AlexNet",
     "DigitsCNN",
     "LeNet5",

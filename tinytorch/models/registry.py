@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from tinytorch.core.layers import Module
 from tinytorch.core.spatial import SimpleCNN
 from tinytorch.models import resnet, vgg
+from tinytorch.models.airbench import Airbench94
 from tinytorch.models.alexnet import alexnet
 from tinytorch.models.convnets import DigitsCNN, LeNet5, MNISTConvNet
 from tinytorch.models.mlp import MLP
@@ -43,6 +44,7 @@ _BUILDERS: dict[str, Builder] = {
     "digits-cnn": DigitsCNN,
     "mlp": MLP,
     "lenet5": LeNet5,
+    "airbench94": Airbench94,
     "alexnet": _of_any_size(alexnet, at_least=63),
     "vgg11": _of_any_size(vgg.vgg11, at_least=32),
     "vgg11_bn": _of_any_size(vgg.vgg11_bn, at_least=32),

@@ -88,7 +88,7 @@ from tinytorch.core.resampling import (
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
-from tinytorch.nn import functional
+from tinytorch.nn import functional, init
 
 __all__ = [
     "GELU",
@@ -183,4 +183,5 @@ __all__ = [
     "ZeroPad2d",
     "ZeroPad3d",
     "functional",
+    "init",
 ]
