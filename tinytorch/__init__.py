@@ -10,6 +10,7 @@ from tinytorch.analysis.summary import summary
 from tinytorch.conv.planner import plan, use_algorithm
 from tinytorch.conv.problem import ConvProblem
 from tinytorch.core.autograd import enable_grad, is_grad_enabled, no_grad
+from tinytorch.core.checkpointing import checkpoint, checkpoint_sequential
 from tinytorch.core.creation import (
     arange,
     eye,
@@ -35,6 +36,8 @@ __all__ = [
     "Tensor",
     "arange",
     "cat",
+    "checkpoint",
+    "checkpoint_sequential",
     "enable_grad",
     "eye",
     "full",

@@ -21,6 +21,7 @@ PARAMETERS = [
     ("mlp", CIFAR, 10, 3_083_010),
     ("lenet5", MNIST, 10, 61_706),
     ("resnet18-cifar", CIFAR, 10, 11_173_962),
+    ("airbench94", CIFAR, 10, 1_972_792),
     ("resnet18", IMAGENET, 1000, 11_689_512),
     ("resnet34", IMAGENET, 1000, 21_797_672),
     ("resnet50", IMAGENET, 1000, 25_557_032),
