@@ -9,7 +9,7 @@ train: $(VENV)/installed
 	$(BIN)/tinytorch train digits
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
