@@ -82,6 +82,12 @@ def taps_along(n, k, s, d, before, after):
     return [(o, start + d * t) for o, start in enumerate(starts) for t in range(k)], len(starts)
 
 
+def test_winograd_in_groups_saves_as_much_and_is_not_counted_here():
+    grouped = explain.conv((1, 2, 3, 3), 2, 3, padding=1, groups=2)
+    assert grouped["winograd2"].number == 2.25 and "Whole tiles" not in grouped["winograd2"].note
+    assert "Whole tiles" in explain.conv((1, 2, 3, 3), 2, 3, padding=1)["winograd2"].note
+
+
 @settings(max_examples=100, deadline=None)
 @given(convolutions())
 def test_convolution_against_counting(case):

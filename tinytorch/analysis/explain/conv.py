@@ -35,6 +35,7 @@ from tinytorch.analysis.explain.text import (
     symbols,
 )
 from tinytorch.conv.cost import cost
+from tinytorch.conv.planner import ALGORITHMS
 from tinytorch.conv.problem import Axis, ConvProblem, Padding, check_count, check_groups, per_axis
 from tinytorch.core.images import Pair
 
@@ -245,7 +246,7 @@ def _winograd_tile(problem: ConvProblem, kernel: int, m: int, item: int) -> Answ
     formula = f"m{up}·k{up} / (m + k − 1){up}"
     line = f"{m}{up}·{kernel}{up} / ({m} + {kernel} − 1){up} = {plain} / {fast} {equals(plain / fast)}"
     note = f"{square} outputs from {fast} products in place of {plain}, for more additions."
-    if kernel == 3 and dims == 2 and problem.n:
+    if problem.n and ALGORITHMS["winograd"].refuses(problem, "forward") is None:
         executed = cost(problem, "forward", "winograd", item, tile=m).multiplies
         saved = f"{figure(problem.macs / executed)}× fewer than the definition"
         note += f" Whole tiles over this output take {number(executed)} multiplications, {saved}."
