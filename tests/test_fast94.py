@@ -42,7 +42,9 @@ def test_the_arithmetic_is_that_of_the_layers_that_run():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.forward = counting(module)
     model(Tensor(np.zeros((1, 3, 32, 32), np.float32)))
-    assert len(seen) == 8 and fast94.macs(model) == sum(seen)
+    assert len(seen) == 8
+    total = sum(seen)  # before the model is rehearsed, which is seen as well
+    assert fast94.macs(model) == total
 
 
 def test_weights_that_are_left_out_are_drawn():

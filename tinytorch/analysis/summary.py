@@ -30,8 +30,7 @@ from tinytorch.analysis.receptive_field import Field, receptive_fields
 from tinytorch.analysis.stand_in import Shape, dtype_of, images, rehearsal, shapes_of
 from tinytorch.analysis.summary_table import CSV, as_dict, markdown, table
 from tinytorch.analysis.trace import Call, Convolution, Operation, Trace, trace
-from tinytorch.conv.cost import _channel_pairs, _inside, cost
-from tinytorch.conv.problem import ConvProblem
+from tinytorch.conv.cost import cost
 from tinytorch.core.autograd import no_grad
 from tinytorch.core.layers import Module, Parameter
 
@@ -488,7 +487,7 @@ class _Rows:
         convolutions = self.convolutions[call.index]
         products = [self._product(o) for o in self.operations[call.index] if o.name == "matmul" and o.ours]
         macs = sum(c.problem.macs for c in convolutions) + sum(macs for macs, _ in products)
-        inside = sum(macs_inside(c.problem) for c in convolutions) + sum(macs for macs, _ in products)
+        inside = sum(c.problem.macs_inside for c in convolutions) + sum(macs for macs, _ in products)
         reason = self._unseen(call)
         seconds, _ = self._measured(self.forward, call)
         backward_seconds, backward_macs = self._measured(self.backward, call)
@@ -575,11 +574,6 @@ class _Rows:
 
     def _is_weight(self, number: int) -> bool:
         return self.traced.values[number].name not in ("", "input")
-
-
-def macs_inside(problem: ConvProblem) -> int:
-    """Multiply-accumulates of the definition whose tap lies on the image, not on padding."""
-    return problem.n * _channel_pairs(problem) * math.prod(map(_inside, problem.axes))
 
 
 def _operand_bytes(convolution: Convolution) -> int:

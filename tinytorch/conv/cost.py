@@ -128,9 +128,9 @@ def _direct(problem: ConvProblem, direction: Direction, itemsize: int) -> _Count
     """
     *deep, wide = problem.axes
     left_out = problem.dims - 2 if direction == "weight_grad" else len(deep)
-    met = [_inside(axis) if k < left_out else axis.out * axis.kernel for k, axis in enumerate(deep)]
+    met = [axis.inside if k < left_out else axis.out * axis.kernel for k, axis in enumerate(deep)]
     along = _meetings(wide) if direction == "input_grad" else wide.out * wide.kernel
-    return problem.n * _channel_pairs(problem) * math.prod([*met, along]), math.prod(problem.weight_shape)
+    return problem.n * problem.channel_pairs * math.prod([*met, along]), math.prod(problem.weight_shape)
 
 
 def _meetings(axis: Axis) -> int:
@@ -142,14 +142,7 @@ def _meetings(axis: Axis) -> int:
 def _depthwise(problem: ConvProblem, direction: Direction, itemsize: int) -> _Counts:
     """Taps inside the image only. Where channels have several outputs, the input, or its gradient, once for each."""
     images = problem.n * problem.co * math.prod(axis.size for axis in problem.axes)
-    multiplies = problem.n * problem.co * math.prod(map(_inside, problem.axes))
-    return multiplies, images if problem.co > problem.ci else 0
-
-
-def _inside(axis: Axis) -> int:
-    """Pairs of a window and a tap of it that lies on the image."""
-    firsts = [tap * axis.dilation - axis.before for tap in range(axis.kernel)]
-    return sum(0 <= first + step * axis.stride < axis.size for first in firsts for step in range(axis.out))
+    return problem.macs_inside, images if problem.co > problem.ci else 0
 
 
 def _planar(problem: ConvProblem, direction: Direction, itemsize: int) -> _Counts:
@@ -160,7 +153,7 @@ def _planar(problem: ConvProblem, direction: Direction, itemsize: int) -> _Count
         ((rows.count - 1) * (cols.count - 1 + cols.span) + cols.count) * rows.taps * cols.taps
         for rows, cols in itertools.product(taps_of(height), taps_of(width))
     )
-    return problem.n * _channel_pairs(problem) * meetings, math.prod(problem.weight_shape)
+    return problem.n * problem.channel_pairs * meetings, math.prod(problem.weight_shape)
 
 
 def _fft(problem: ConvProblem, direction: Direction, itemsize: int) -> _Counts:
@@ -183,7 +176,7 @@ def _winograd(m: int, problem: ConvProblem, direction: Direction, itemsize: int)
     """
     covered = [axis.size if direction == "input_grad" else axis.out for axis in problem.axes]
     tiles = problem.n * math.prod(-(-size // m) for size in covered)
-    transformed = (m + 2) ** 2 * _channel_pairs(problem)
+    transformed = (m + 2) ** 2 * problem.channel_pairs
     return tiles * transformed, transformed
 
 
@@ -194,11 +187,6 @@ def _padded(problem: ConvProblem) -> int:
 def _columns(problem: ConvProblem) -> int:
     windows = problem.n * math.prod(problem.output_shape[2:])
     return windows * problem.ci * math.prod(problem.weight_shape[2:])
-
-
-def _channel_pairs(problem: ConvProblem) -> int:
-    """Input and output channels that meet in a group."""
-    return problem.ci // problem.groups * problem.co
 
 
 # ---- memory: numbers held at the peak of a call, and numbers kept in forms ----------------------------------------

@@ -75,6 +75,12 @@ class Axis:
         """Windows that fit: ``⌊(size + padding − extent) / stride⌋ + 1``."""
         return (self.padded - self.extent) // self.stride + 1
 
+    @property
+    def inside(self) -> int:
+        """Pairs of a window and a tap of it that lies on the input, not on padding."""
+        firsts = [tap * self.dilation - self.before for tap in range(self.kernel)]
+        return sum(0 <= first + step * self.stride < self.size for first in firsts for step in range(self.out))
+
 
 @dataclass(frozen=True)
 class ConvProblem:
@@ -230,6 +236,16 @@ class ConvProblem:
     def macs(self) -> int:
         """Multiply-accumulates of the definition, padding counted: output elements × taps × channels of a group."""
         return math.prod(self.output_shape) * math.prod(self.weight_shape[1:])
+
+    @property
+    def channel_pairs(self) -> int:
+        """Pairs of an input and an output channel that are in one group."""
+        return self.ci // self.groups * self.co
+
+    @cached_property
+    def macs_inside(self) -> int:
+        """Multiply-accumulates of the definition whose tap lies on the input, not on padding."""
+        return self.n * self.channel_pairs * math.prod(axis.inside for axis in self.axes)
 
     @classmethod
     def parse(cls, text: str) -> ConvProblem:
