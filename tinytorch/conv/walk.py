@@ -36,7 +36,7 @@ import numpy as np
 
 from tinytorch.conv.problem import Axis, ConvProblem
 from tinytorch.kernels import emit, jit
-from tinytorch.kernels.move import copy_rows_of
+from tinytorch.kernels.move import copy_rows_of, copy_short_rows_of
 from tinytorch.kernels.target import cover, l2_bytes, target, tile_shape
 from tinytorch.kernels.tile import NUMBERS, numbers, tile_of
 
@@ -207,8 +207,6 @@ class _Area:
     def fields(self, itemsize: int) -> dict[str, int]:
         """The area's part of a table."""
         source_h, source_w, source_c = self.source
-        lanes = target().lanes(itemsize)
-        vectors, short = -(-self.channels // lanes), self.channels <= _SHORT * lanes
         return {
             # the source image, and the pixel at the first tap of the first output
             "source_h": source_h, "source_w": source_w, "source_c": source_c, "channels": self.channels,
@@ -221,15 +219,13 @@ class _Area:
             "area_h": self.window(self.rows, 1)[1], "area_w": self.window(self.cols, 1)[1],
             "span_h": self.rows.span, "span_w": self.cols.span,
             # how pixels are copied, where they are short
-            "copy_pixels": copy_rows_of(vectors, self.channels % lanes > 0, np.dtype(f"f{itemsize}")) if short else 0,
+            "copy_pixels": copy_short_rows_of(self.channels, np.dtype(f"f{itemsize}")),
         }  # fmt: skip
 
 
 # Bytes; pixels at a multiple of it share a few lines of a first-level cache: too few for the rows of a tile, and sooner
 # for the many pixels that a weight gradient sums over.
 _ALIAS, _ALIAS_OF_SUMS = 4096, 2048
-
-_SHORT = 8  # vectors; longer pixels are copied by the C library
 
 
 def _area(  # type: ignore[no-untyped-def]

@@ -12,6 +12,7 @@ import numpy as np
 from tinytorch.conv.pack import pixels
 from tinytorch.conv.problem import AXIS_NAMES
 from tinytorch.core.tensor import Tensor
+from tinytorch.kernels import memory
 
 Pair = int | Sequence[int]
 Bounds = tuple[float, float]  # floor and ceiling that a result is clipped to; (0, ∞) is a ReLU
@@ -19,6 +20,21 @@ Bounds = tuple[float, float]  # floor and ceiling that a result is clipped to; (
 UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+_TABLE = 16  # numbers for each output pixel along an axis, at most, while it is worked out where it comes from
+
+
+def check_tables(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise unless images (N, C, …) of this shape, and the tables that tell where each pixel comes from, would fit.
+
+    Raises
+    ------
+    MemoryError
+        If one is larger than the machine's memory.
+    """
+    memory.check_size(shape, dtype)
+    memory.check_size((max(shape[2:]), _TABLE), np.int64)
 
 
 def check_images(name: str, x: Tensor, dims: int = 2) -> None:

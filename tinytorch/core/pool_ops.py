@@ -19,10 +19,18 @@ from tinytorch.conv.pack import channels_last, empty_channels_last, pixels
 from tinytorch.conv.problem import AXIS_NAMES, Axis, Padding, as_tuples, check_fits, pads_per_axis, per_axis
 from tinytorch.core import reach
 from tinytorch.core.autograd import record
-from tinytorch.core.images import Pair, check_images, check_not_empty, check_padding_mode, is_number, with_batch
+from tinytorch.core.images import (
+    Pair,
+    check_images,
+    check_not_empty,
+    check_padding_mode,
+    check_tables,
+    is_number,
+    with_batch,
+)
 from tinytorch.core.pad_ops import surround
 from tinytorch.core.tensor import Tensor
-from tinytorch.kernels import memory, norm, pool, strided
+from tinytorch.kernels import memory, pool, strided
 
 OutputSize = int | None | Sequence[int | None]
 Result = TypeVar("Result")
@@ -382,17 +390,8 @@ def _mean(x: Tensor, windows: Sliding, divisors: pool.Numbers) -> Tensor:
 
 def _sums(images: np.ndarray, windows: Sliding, divisors: pool.Numbers) -> np.ndarray:
     y = empty_channels_last((*images.shape[:2], *windows.out), images.dtype)
-    if y.size and set(windows.out) == {1} and _hold_all(windows, _voxels(images).shape[1:4]):
-        whole = norm.image_sums(pixels(images).reshape(len(images), -1, images.shape[1]))
-        y[...] = (whole / math.prod(divisor[0] for divisor in divisors)).reshape(y.shape)
-        return y
     pool.sums(_voxels(images), _voxels(y), windows.axes, divisors)
     return y
-
-
-def _hold_all(windows: Sliding, sizes: tuple[int, ...]) -> bool:
-    """Whether the first window holds every pixel."""
-    return all(axis.pixels.count[0] == size for axis, size in zip(windows.axes, sizes, strict=True))
 
 
 def _sums_grad(grad: np.ndarray, shape: tuple[int, ...], windows: Sliding, divisors: pool.Numbers) -> np.ndarray:
@@ -526,15 +525,11 @@ def adaptive_max_pool(dims: int, input: Tensor, output_size: OutputSize, return_
     return with_batch(input, dims, largest)
 
 
-_TABLE = 16  # numbers for each window, at most, while its place is worked out
-
-
 def _windows_for(name: str, x: Tensor, output_size: OutputSize, dims: int) -> Sliding:
     _check(name, x, dims)
     wanted = zip(check_output_size(output_size, dims), x.shape[2:], strict=True)
     out = tuple(size if out is None else out for out, size in wanted)
-    memory.check_size((*x.shape[:2], *out), x.dtype)
-    memory.check_size((max(out), _TABLE), np.int64)
+    check_tables((*x.shape[:2], *out), x.dtype)
     return _adaptive(x.shape[2:], out)
 
 

@@ -17,7 +17,7 @@ from tinytorch.conv.pack import channels_first, channels_last, empty_channels_la
 from tinytorch.conv.problem import AXIS_NAMES, Axis, as_tuples, check_count, check_fits, per_axis
 from tinytorch.core import reach
 from tinytorch.core.autograd import record
-from tinytorch.core.images import check_images, check_not_empty, is_number, with_batch
+from tinytorch.core.images import check_images, check_not_empty, check_tables, is_number, with_batch
 from tinytorch.core.pad_ops import pad
 from tinytorch.core.tensor import Tensor
 from tinytorch.kernels import memory, strided
@@ -81,8 +81,7 @@ def interpolate(
     _check_axes(input, mode)
     sizes = input.shape[2:]
     outs, factors = _sizes(sizes, size, scale_factor, bool(recompute_scale_factor))
-    memory.check_size((*input.shape[:2], *outs), input.dtype)
-    memory.check_size((max(outs), _TABLE), np.float64)
+    check_tables((*input.shape[:2], *outs), input.dtype)
     method = f"antialiased {mode}" if antialias else mode
     options = [(*axis, bool(align_corners), input.dtype) for axis in zip(sizes, outs, factors, strict=True)]
     bands, taps = [_band(method, *option) for option in options], [_taps(method, *option) for option in options]
@@ -91,9 +90,6 @@ def interpolate(
         return (_resampled(grad, [band.transposed(n) for band, n in zip(bands, sizes, strict=True)]),)
 
     return record(_resampled(input.array, bands), (input,), backward, reach.bands(taps))
-
-
-_TABLE = 16  # numbers for each pixel along an axis, at most, while its weights are worked out
 
 
 def _resampled(images: np.ndarray, bands: list[Band]) -> np.ndarray:

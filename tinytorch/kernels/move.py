@@ -41,6 +41,15 @@ def copy_rows_of(vectors: int, masked: bool, dtype: np.dtype) -> int:
     return emit.address_of_move(vectors, int(masked), width, dtype.itemsize) if jit.compiles() else 0
 
 
+_SHORT = 8  # vectors
+
+
+def copy_short_rows_of(columns: int, dtype: np.dtype) -> int:
+    """`copy_rows_of` for rows of so many numbers; 0 if they are so long that the C library copies them as fast."""
+    lanes = target().lanes(dtype.itemsize)
+    return copy_rows_of(-(-columns // lanes), columns % lanes > 0, dtype) if columns <= _SHORT * lanes else 0
+
+
 def copy_rows(which, source, source_step, sink, sink_step, rows, columns):  # type: ignore[no-untyped-def]
     """``sink[r · sink_step + c] = source[r · source_step + c]``; both operands are (array, start).
 

@@ -14,12 +14,11 @@ import numpy as np
 from numba import prange
 
 from tinytorch.kernels import jit
-from tinytorch.kernels.move import copy, copy_rows, copy_rows_of, transpose, transpose_of
+from tinytorch.kernels.move import copy, copy_rows, copy_short_rows_of, transpose, transpose_of
 from tinytorch.kernels.target import target
 
 _SMALL = 1 << 15  # numbers; NumPy is done with fewer before threads have started
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_SHORT = 8  # vectors; longer runs are copied by the C library
 _TASKS = 4  # for each thread
 
 
@@ -104,7 +103,7 @@ def _blocks(
         to_deep=to_deep, to_down=to_down, to_along=to_along,
         source_deep=source_deep, source_down=source_down, source_along=source_along,
         # how a block is copied, if not number by number
-        runs=runs, copy_rows=_copy_rows_of(columns, dtype) if runs else 0,
+        runs=runs, copy_rows=copy_short_rows_of(columns, dtype) if runs else 0,
         turns=turns, transpose=transpose_of(dtype) if turns else 0,
     )  # fmt: skip
     return _Blocks(table, np.array(axes, np.int64).reshape(-1, 3))
@@ -126,11 +125,6 @@ def _partner(axes: list[_Axis], along: _Axis) -> int:
     if along[2] == 1:
         return len(axes) - 1
     return min(range(len(axes)), key=lambda k: (abs(axes[k][2]) or math.inf, -k))
-
-
-def _copy_rows_of(columns: int, dtype: np.dtype) -> int:
-    lanes = target().lanes(dtype.itemsize)
-    return copy_rows_of(-(-columns // lanes), columns % lanes > 0, dtype) if columns <= _SHORT * lanes else 0
 
 
 # ---- running them ---------------------------------------------------------------------------------------
