@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tinytorch.analysis.columns import GAP, cut, grid
 from tinytorch.analysis.figures import Figure, short
 from tinytorch.analysis.memory import Pass
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from tinytorch.analysis.summary import Row, Summary
 
     Cell = Callable[[Summary, Row], str]
-
-GAP = "  "
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ _COLUMNS = (
 def table(summary: Summary, width: int | None, depth: int | None) -> str:
     """`Summary.table`."""
     width = width or shutil.get_terminal_size((160, 24)).columns
-    lines = _grid(_fitting(summary, summary.cut(depth), width))
+    fitting = _fitting(summary, summary.cut(depth), width)
+    lines = grid((column.left, texts) for column, texts in fitting.items())
     paragraphs = [_legend(lines[2:]), *_totals(summary), *summary.notes]
     wrapped = (textwrap.fill(text, width, subsequent_indent="  ") for text in paragraphs if text)
     return "\n".join([*lines, "", *wrapped])
@@ -148,22 +148,8 @@ def _fitting(summary: Summary, rows: Sequence[Row], width: int) -> dict[_Column,
             chosen.add(column)
     first = _COLUMNS[0]
     room = max(map(len, cells[first])) - max(0, taken - width)
-    cells[first] = [_cut(name, max(room, 12)) for name in cells[first]]
+    cells[first] = [cut(name, max(room, 12)) for name in cells[first]]
     return {column: texts for column, texts in cells.items() if column in chosen}
-
-
-def _cut(name: str, width: int) -> str:
-    """The end of a name that is too long."""
-    return name if len(name) <= width else "…" + name[1 - width :]
-
-
-def _grid(columns: dict[_Column, list[str]]) -> list[str]:
-    padded = []
-    for column, texts in columns.items():
-        size = max(map(len, texts))
-        padded.append([text.ljust(size) if column.left else text.rjust(size) for text in texts])
-    titles, *lines = (GAP.join(line).rstrip() for line in zip(*padded, strict=True))
-    return [titles, "─" * max(map(len, (titles, *lines))), *lines]
 
 
 def _totals(summary: Summary) -> Iterator[str]:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tinytorch.analysis.columns import GAP, cut, grid
 from tinytorch.analysis.figures import short
 
 if TYPE_CHECKING:
     from tinytorch.analysis.profile import Profile, Row, Work
     from tinytorch.analysis.roofline import Machine
-
-GAP = "  "
 
 
 def timetable(profile: Profile, width: int | None, sort: str, depth: int | None, machine: Machine | None) -> str:
@@ -25,7 +24,9 @@ def timetable(profile: Profile, width: int | None, sort: str, depth: int | None,
     rows = _tree(profile, depth) if sort == "calls" else _ranking(profile)
     paragraphs = [_head(profile), _legend(profile, sort, machine)]
     head, legend = (textwrap.fill(text, width) for text in paragraphs)
-    return "\n\n".join([head, _grid(_fitting(_columns(profile, machine), rows, width)), legend])
+    fitting = _fitting(_columns(profile, machine), rows, width)
+    table = "\n".join(grid(((column.left, texts) for column, texts in fitting), titles=2))
+    return "\n\n".join([head, table, legend])
 
 
 def _tree(profile: Profile, depth: int | None) -> list[Row]:
@@ -132,23 +133,10 @@ def _fitting(columns: Sequence[_Column], rows: Sequence[Row], width: int) -> lis
             taken += needed
             chosen.update(together)
     names = cells[columns[0]]
-    cells[columns[0]] = [_cut(name, _wide(names) - len(GAP) - max(0, taken - width)) for name in names]
+    room = max(_wide(names) - len(GAP) - max(0, taken - width), 8)
+    cells[columns[0]] = [cut(name, room) for name in names]
     return [(column, texts) for column, texts in cells.items() if column in chosen]
 
 
 def _wide(texts: Sequence[str]) -> int:
     return max(map(len, texts)) + len(GAP)
-
-
-def _cut(text: str, width: int) -> str:
-    """The end of a name that is too long."""
-    return text if len(text) <= max(width, 8) else "…" + text[1 - max(width, 8) :]
-
-
-def _grid(columns: Sequence[tuple[_Column, list[str]]]) -> str:
-    padded = []
-    for column, texts in columns:
-        size = max(map(len, texts))
-        padded.append([text.ljust(size) if column.left else text.rjust(size) for text in texts])
-    above, titles, *lines = (GAP.join(line).rstrip() for line in zip(*padded, strict=True))
-    return "\n".join([above, titles, "─" * max(map(len, (titles, *lines))), *lines])
