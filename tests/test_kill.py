@@ -119,7 +119,7 @@ def check_like_undisturbed(folder: Path, whole: Path) -> None:
     own, other = (load_state(path / "checkpoint.safetensors") for path in (folder, whole))
     for part in ("model", "optimizer", "random", "epoch", "batch", "step"):
         np.testing.assert_equal(own[part], other[part])
-    histories = ([{**r, "seconds": 0} for r in state["history"]] for state in (own, other))
+    histories = ([{**r, "seconds": 0, "waiting": 0} for r in state["history"]] for state in (own, other))
     assert next(histories) == next(histories)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tinytorch"
-STOREYS = ["kernels", "conv", "core", ("nn", "optim"), "models", "analysis", ("datasets", "io"), "cli"]
+STOREYS = ["kernels", "conv", "core", ("nn", "optim"), "models", "analysis", "recipes", ("datasets", "io"), "cli"]
 LEVEL = {
     room: level for level, storey in enumerate(STOREYS) for room in ([storey] if isinstance(storey, str) else storey)
 }

@@ -29,22 +29,24 @@ def place(epoch=0, count=23, seed=1, batch=0):
 class Fixed:
     """A piece that does what it is told."""
 
-    def __init__(self, flip=False, shift=(0, 0), hole=(0, 0, 0, 0)):
-        self.flip, self.shift, self.hole = flip, shift, hole
+    def __init__(self, flip=False, shift=(0, 0), hole=(0, 0, 0, 0), edge="reflect"):
+        self.flip, self.shift, self.hole, self.edge = flip, shift, hole, edge
 
     def draw(self, moves, rng):
         moves.flip[...], moves.shift[...], moves.hole[...] = self.flip, self.shift, self.hole
+        moves.edge = self.edge
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.booleans(),
     st.tuples(st.integers(-5, 5), st.integers(-5, 5)),
     st.tuples(st.integers(-3, 9), st.integers(-3, 12), st.integers(-3, 7), st.integers(-3, 9)),
+    st.sampled_from(["reflect", "zeros"]),
 )
-def test_the_pass_is_shift_flip_and_hole_one_after_the_other(flip, shift, hole):
-    out = Augment([Fixed(flip, shift, hole)])(IMAGES, place())
-    padded = np.pad(IMAGES, ((0, 0), (0, 0), (5, 5), (5, 5)), "reflect")
+def test_the_pass_is_shift_flip_and_hole_one_after_the_other(flip, shift, hole, edge):
+    out = Augment([Fixed(flip, shift, hole, edge)])(IMAGES, place())
+    padded = np.pad(IMAGES, ((0, 0), (0, 0), (5, 5), (5, 5)), "reflect" if edge == "reflect" else "constant")
     expected = padded[:, :, 5 + shift[0] : 13 + shift[0], 5 + shift[1] : 11 + shift[1]]
     expected = expected[..., ::-1].copy() if flip else expected.copy()
     top, bottom, left, right = np.maximum(hole, 0)
@@ -61,6 +63,19 @@ def test_normalisation_is_that_of_normalize_and_a_hole_is_the_mean_colour(dtype)
     out = Augment([Fixed(hole=(1, 4, 2, 5))], NORMALIZE)(images, place())
     assert out.dtype == expected.dtype and out.transpose(0, 2, 3, 1).flags.c_contiguous
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_zeros_that_move_in_are_black_before_the_normalisation(dtype):
+    images = IMAGES if dtype == np.uint8 else (IMAGES / 255).astype(dtype)
+    padded = np.pad(images, ((0, 0), (0, 0), (0, 3), (9, 0)))[:, :, 3:, :6]
+    out = Augment([Fixed(shift=(3, -9), edge="zeros")], NORMALIZE)(images, place())
+    np.testing.assert_array_equal(out, NORMALIZE(padded, place()))
+
+
+def test_an_unknown_edge():
+    with pytest.raises(ValueError, match="edge must be one of reflect, zeros, got 'wrap'"):
+        RandomTranslate(1, edge="wrap")
 
 
 def test_nothing_changes_nothing_and_no_images_are_no_images():

@@ -9,7 +9,9 @@ from tinytorch.core.layers import Linear, Parameter, Sequential
 from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.normalisation import BatchNorm1d
 from tinytorch.core.optimizers import SGD, Adam
-from tinytorch.core.training import Trainer
+from tinytorch.core.random import manual_seed
+from tinytorch.core.tensor import Tensor
+from tinytorch.core.training import Observer, Trainer, predict
 
 
 def move(model, step):
@@ -63,17 +65,58 @@ def test_the_average_is_put_in_and_the_model_put_back():
 def test_a_trainer_updates_it_after_each_step():
     data = TensorDataset(np.random.default_rng(0).random((12, 3)).astype(np.float32), np.arange(12) % 4)
     model = Linear(3, 4)
-    ema, by_hand, seen = EMA(model, 0.9), EMA(model, 0.9), []
+    ema, by_hand = EMA(model, 0.9), EMA(model, 0.9)
 
-    class Watch(EMA):
+    class Watch(Observer):
         def stepped(self, trainer, step):
             by_hand.update()
-            seen.append(step.step)
+            np.testing.assert_equal(ema.average, by_hand.average)
+            assert trainer.step == step.step
 
-    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), CrossEntropyLoss())
-    trainer.fit(DataLoader(data, 4), epochs=2, observers=[ema, Watch(model)])
-    assert seen == [1, 2, 3, 4, 5, 6]
-    np.testing.assert_equal(ema.average, by_hand.average)
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), CrossEntropyLoss(), average=ema)
+    trainer.fit(DataLoader(data, 4), epochs=2, observers=[Watch()])
+    assert trainer.step == 6 and (ema.average["weight"] != model.weight.data).any()
+
+
+def average_trainer(average=0.5):
+    manual_seed(0)
+    data = TensorDataset(np.random.default_rng(0).random((12, 3)).astype(np.float32), np.arange(12) % 4)
+    model = small()
+    ema = None if average is None else EMA(model, average)
+    return Trainer(model, SGD(model.parameters(), lr=0.5), CrossEntropyLoss(), average=ema), DataLoader(data, 4)
+
+
+def test_a_trainer_evaluates_saves_and_resumes_the_average():
+    whole, loader = average_trainer()
+    whole.fit(loader, loader, epochs=2)
+    with whole.average.applied() as model:
+        logits, labels = predict(model, loader)
+    assert whole.history[-1]["validation_loss"] == CrossEntropyLoss()(Tensor(logits), Tensor(labels)).item()
+    np.testing.assert_array_equal(whole.predict(loader)[0], logits)
+    np.testing.assert_equal(whole.weights(), whole.average.average)
+    first, loader = average_trainer()
+    first.fit(loader, loader, epochs=1)
+    second, loader = average_trainer()
+    second.load_state_dict(first.state_dict())
+    second.fit(loader, loader, epochs=2)
+    np.testing.assert_equal(second.weights(), whole.weights())
+    np.testing.assert_equal(second.model.state_dict(), whole.model.state_dict())
+
+
+def test_before_the_first_step_and_without_an_average_the_weights_are_the_model_s():
+    for trainer, _ in (average_trainer(), average_trainer(None)):
+        np.testing.assert_equal(trainer.weights(), trainer.model.state_dict())
+
+
+def test_a_state_whose_optimizer_does_not_fit_leaves_the_average():
+    trainer, loader = average_trainer()
+    trainer.fit(loader, epochs=1)
+    before, state = trainer.state_dict(), trainer.state_dict()
+    state["average"] = {name: array + 1 for name, array in state["average"].items()}
+    state["optimizer"]["param_groups"] = []
+    with pytest.raises(ValueError, match="state has groups of"):
+        trainer.load_state_dict(state)
+    np.testing.assert_equal(trainer.state_dict()["average"], before["average"])
 
 
 def test_ema_resumes_from_a_snapshot():

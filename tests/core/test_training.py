@@ -44,7 +44,7 @@ def make_trainer(epochs: int = 3, **options) -> Trainer:
 
 
 def without_time(history: list[dict]) -> list[dict]:
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+    return [{name: value for name, value in record.items() if name not in ("seconds", "waiting")} for record in history]
 
 
 class Recorder(Observer):

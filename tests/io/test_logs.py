@@ -111,7 +111,7 @@ def test_tensorboard_gets_steps_and_epochs(tmp_path):
         for value in event.summary.value:
             values[value.tag, event.step] = value.simple_value
     steps = [(1, "loss"), (8, "loss"), (1, "lr"), (8, "lr"), (1, "grad_norm"), (8, "grad_norm")]
-    names = ("accuracy", "validation_loss", "validation_accuracy", "seconds", "images")
+    names = ("accuracy", "validation_loss", "validation_accuracy", "seconds", "waiting", "images")
     epochs = [(7, name) for name in names] + [(14, name) for name in names]
     assert set(values) == {(f"train/{name}", step) for step, name in steps} | {(f"epoch/{n}", s) for s, n in epochs}
     assert values["train/loss", 8] == pytest.approx(seen.steps[7][2])

@@ -17,7 +17,7 @@ from tinytorch.io import run as module
 from tinytorch.io.checkpoint import load_arrays, load_state
 from tinytorch.io.files import sweep
 from tinytorch.io.run import Run, RunWriter, summaries
-from tinytorch.models import Recipe
+from tinytorch.recipes import Recipe
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def run(tmp_path) -> Run:
 
 def begin(run: Run):
     loader = session.train_loader(run.config, load("digits"))
-    return session.make_trainer(run.config, len(loader)), loader
+    return session.make_trainer(run.config, load("digits"), len(loader)), loader
 
 
 class Scores(Observer):

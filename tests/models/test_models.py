@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinytorch import datasets, models
+from tinytorch import models
 from tinytorch.core.losses import CrossEntropyLoss
 from tinytorch.core.random import manual_seed
 from tinytorch.core.tensor import Tensor
-from tinytorch.models.recipes import RECIPES, SCHEDULES, Recipe, recipe
 
 LIGHT = ("simple-cnn", "mnist-convnet", "digits-cnn", "mlp", "resnet18-cifar", "mobilenet_v2")  # quick, of any size
 
@@ -122,42 +121,3 @@ def test_images_must_be_large_enough(name, least):
 def test_images_must_be_a_multiple_of_sixteen(name, reason):
     with pytest.raises(ValueError, match=f"multiples of 16 and 16, for {reason}.*got 32×100; .*images to 32×112"):
         models.create(name, (3, 32, 100), 10)
-
-
-# ---- recipes ------------------------------------------------------------------------------------------
-
-
-def test_every_data_set_has_a_recipe_for_a_model_that_exists():
-    assert tuple(RECIPES) == datasets.names()
-    assert {entry.model for entry in RECIPES.values()} <= set(models.names())
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("steps", [1, 2, 30])
-def test_every_schedule_starts_and_ends(name, steps):
-    schedule = SCHEDULES[name](steps)
-    assert all(0 <= schedule(step) <= 1 for step in range(steps))
-    assert max(schedule(step) for step in range(steps)) > 0.9
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"epochs": 0}, "epochs must be a positive integer, got 0"),
-        ({"batch_size": -1}, "batch_size must be a positive integer, got -1"),
-        ({"batch_size": True}, "batch_size must be a positive integer, got True"),
-        ({"lr": -0.1}, "lr must be positive and finite, got -0.1; try lr=0.003"),
-        ({"lr": float("nan")}, "lr must be positive and finite"),
-        ({"clip_norm": 0.0}, "clip_norm must be positive and finite, got 0.0; try clip_norm=1.0"),
-        ({"weight_decay": -1.0}, "weight_decay must be finite and not negative"),
-        ({"schedule": "cosin"}, r"schedule must be one of .*, got 'cosin'; did you mean 'cosine'\?"),
-    ],
-)
-def test_a_recipe_refuses(settings, message):
-    with pytest.raises(ValueError, match=message):
-        Recipe(**{"model": "mlp", "epochs": 1, **settings})
-
-
-def test_an_unknown_data_set_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match=r"dataset must be one of .*, got 'cifar'; did you mean 'cifar10'\?"):
-        recipe("cifar")

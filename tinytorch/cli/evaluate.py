@@ -15,6 +15,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set, if it has moved.")] = None,
     best: Annotated[bool, typer.Option("--best", help="With the weights of the best epoch, not the last.")] = False,
+    views: Annotated[
+        str | None, typer.Option(help="plain, mirrored or mirrored-and-shifted; by default as the recipe says.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Test a trained run: loss, accuracy, and the accuracy on each class."""
@@ -24,17 +27,21 @@ def evaluate(
     from tinytorch.core import training
     from tinytorch.core.tensor import Tensor
     from tinytorch.io.run import Run
+    from tinytorch.recipes.recipe import VIEWS, check_choice
 
     opened = Run.open(run)
     config = opened.config
+    seen = config.recipe.views if views is None else views
+    check_choice("--views", seen, VIEWS)
     model = opened.load_model(best)
     data = session.load(config, data_dir)
-    logits, labels = training.predict(model, session.test_loader(config, data))
+    logits, labels = training.predict(model, session.test_loader(config, data), VIEWS[seen])
     result = {
         "run": str(run),
         "dataset": config.dataset,
         "model": config.recipe.model,
         "test_images": len(labels),
+        "views": seen,
         "test_loss": F.cross_entropy(Tensor(logits), Tensor(labels)).item(),
         "test_accuracy": training.accuracy(logits, labels),
         "class_accuracy": class_accuracy(logits, labels, config.classes),

@@ -38,7 +38,7 @@ def find_lr(
     data = session.load_new(dataset, data_dir, image_size, None)
     config = session.describe(data, recipe, seed, None)
     loader = session.train_loader(config, data)
-    found = search(session.make_trainer(config, len(loader)), loader, low, high, steps)
+    found = search(session.make_trainer(config, data, len(loader)), loader, low, high, steps)
     draw_lr_search(out, found, f"{recipe.model} on {config.title}")
     if json:
         console.print_json(

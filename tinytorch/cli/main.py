@@ -22,6 +22,7 @@ from tinytorch.cli.explain import explain
 from tinytorch.cli.find_lr import find_lr
 from tinytorch.cli.predict import predict
 from tinytorch.cli.receptive_field import receptive_field
+from tinytorch.cli.recipes import recipes
 from tinytorch.cli.runs import runs
 from tinytorch.cli.summary import summary
 from tinytorch.cli.train import train
@@ -64,7 +65,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # flows paragraphs
 )
-for command in (train, evaluate, predict, compare, runs, find_lr, doctor, warmup, receptive_field, summary):
+for command in (train, recipes, evaluate, predict, compare, runs, find_lr, doctor, warmup, receptive_field, summary):
     app.command()(command)
 app.add_typer(explain)
 app.add_typer(bench)

@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 
 # What networks are built for; all others for photographs.
-_SHAPES: dict[str, Shape] = {
-    "simple-cnn": (3, 32, 32),
-    "resnet18-cifar": (3, 32, 32),
-    "mnist-convnet": (1, 28, 28),
-    "lenet5": (1, 32, 32),
-    "digits-cnn": (1, 8, 8),
-    "mlp": (1, 8, 8),
-}
 _CLASSES = 10
 
 
@@ -75,14 +67,14 @@ def _open(name: str, text: str | None, seed: int, drawn: bool) -> _Subject:
     from tinytorch.core.random import manual_seed
     from tinytorch.io.run import Run
     from tinytorch.kernels.watch import Watcher, watching
-    from tinytorch.models import create, names
+    from tinytorch.models import create, names, usual_shape
 
     given = None if text is None else _parsed(text)
     if Path(name).is_dir() and name not in names():
         run = Run.open(Path(name))
         shape = given or run.config.input_shape
         return _Subject(run.load_model(), shape, run.config.mean, run.config.std, run.config.recipe.margin)
-    shape = given or _SHAPES.get(name, (3, 224, 224))
+    shape = given or usual_shape(name)
     watcher = Watcher()
     watcher.rehearsing = not drawn
     manual_seed(seed)

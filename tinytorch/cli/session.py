@@ -7,43 +7,33 @@ from typing import Any
 
 import numpy as np
 
+import tinytorch
 from tinytorch import datasets
 from tinytorch.core import finetune
 from tinytorch.core import functional as F
-from tinytorch.core.dataloader import (
-    Compose,
-    DataLoader,
-    Dataset,
-    Normalize,
-    RandomCrop,
-    RandomHorizontalFlip,
-    TensorDataset,
-    Transform,
-)
+from tinytorch.core.dataloader import DataLoader, Dataset, Normalize, TensorDataset
 from tinytorch.core.layers import Module
-from tinytorch.core.losses import CrossEntropyLoss
-from tinytorch.core.optimizers import AdamW
 from tinytorch.core.random import manual_seed
 from tinytorch.core.stopping import EarlyStopping
 from tinytorch.core.tensor import Tensor
-from tinytorch.core.training import Trainer
+from tinytorch.core.training import Observer, Trainer
 from tinytorch.datasets import FolderData, ImageData
 from tinytorch.datasets.registry import is_path
 from tinytorch.io.checkpoint import load_arrays
 from tinytorch.io.run import RunConfig
-from tinytorch.models import Recipe
-from tinytorch.models import recipe as known_recipe
-from tinytorch.models.recipes import SCHEDULES
+from tinytorch.recipes import Recipe, build
+from tinytorch.recipes import files as recipes
 
 EVALUATION_BATCH = 250
-PICTURES = Recipe("simple-cnn", epochs=20, shift=4, flip=True)  # for a folder of pictures
 
 Data = ImageData | FolderData
 
 
-def recipe(dataset: str) -> Recipe:
-    """Return the recipe of a data set, or that of folders of pictures."""
-    return PICTURES if is_path(dataset) else known_recipe(dataset)
+def recipe(dataset: str, name: str | None = None) -> Recipe:
+    """Return the recipe of this name or path; without one that of the data set, or of folders of pictures."""
+    if name is not None:
+        return recipes.load(name)
+    return recipes.load(recipes.PICTURES) if is_path(dataset) else recipes.of_dataset(dataset)
 
 
 def canonical(dataset: str) -> str:
@@ -136,18 +126,13 @@ def normalizer(config: RunConfig) -> Normalize:
 
 def train_loader(config: RunConfig, data: Data) -> DataLoader:
     """Shuffled, augmented batches of the training images."""
-    recipe = config.recipe
-    transforms: list[Transform] = []
-    if recipe.flip:
-        transforms.append(RandomHorizontalFlip())
-    if recipe.shift:
-        transforms.append(RandomCrop(config.input_shape[1:], padding=recipe.shift))
     return DataLoader(
         data.train,
-        batch_size=recipe.batch_size,
+        batch_size=config.recipe.batch_size,
         shuffle=True,
+        drop_last=config.recipe.drop_last,
         seed=config.seed,
-        transform=Compose([*transforms, normalizer(config)]),
+        transform=build.augmentation(config.recipe, normalizer(config)),
     )
 
 
@@ -170,26 +155,37 @@ def _plain_loader(config: RunConfig, dataset: Dataset) -> DataLoader:
     )
 
 
-def make_trainer(config: RunConfig, batches: int) -> Trainer:
-    """Return a trainer with fresh weights, which depend on the seed alone; what is to be frozen is.
+def make_trainer(config: RunConfig, data: Data, batches: int) -> Trainer:
+    """Return a trainer with fresh weights, which follow from seed and data; what is to be frozen is.
 
     Parameters
     ----------
     config : RunConfig
+    data : ImageData or FolderData
     batches : int
         In an epoch.
     """
-    recipe = config.recipe
     manual_seed(config.seed)
     model = config.build_model()
+    build.whiten(config.recipe, model, data.train, normalizer(config))
     if config.freeze:
         finetune.freeze(model, *config.freeze)
-    trained: list[Any] = [p for p in model.parameters() if p.requires_grad]
-    if config.layer_decay is not None:
-        trained = finetune.parameter_groups(model, recipe.lr, config.layer_decay)
-    optimizer = AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = SCHEDULES[recipe.schedule](recipe.epochs * batches)
-    return Trainer(model, optimizer, CrossEntropyLoss(), schedule, recipe.clip_norm)
+    return build.trainer(config.recipe, model, batches, config.layer_decay)
+
+
+def observers(config: RunConfig) -> list[Observer]:
+    """Return the observers that the recipe and the options ask for."""
+    return [build.Resting(config.recipe), *early_stopping(config)]
+
+
+def arithmetic(config: RunConfig, images: int) -> float:
+    """Return how many floating-point operations training on so many images took: forward and backward, 2 a MAC.
+
+    The backward is counted as two forwards, as records of training do: gradients of weights and of inputs.
+    """
+    macs = tinytorch.summary(config.build_model(), (1, *config.input_shape), memory=False).macs.value
+    assert macs is not None  # known for every network that has a name
+    return 3.0 * 2 * macs * images
 
 
 def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int = 24) -> tuple[np.ndarray, np.ndarray]:

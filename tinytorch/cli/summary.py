@@ -15,14 +15,6 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 # Images that a network was made for, and classes; of the others 3×224×224, and 1000.
-_USUAL: dict[str, Shape] = {
-    "simple-cnn": (3, 32, 32),
-    "mnist-convnet": (1, 28, 28),
-    "digits-cnn": (1, 8, 8),
-    "mlp": (1, 28, 28),
-    "lenet5": (1, 28, 28),
-    "resnet18-cifar": (3, 32, 32),
-}
 _IMAGENET: Shape = (3, 224, 224)
 _PANEL = "Limits: exit code 1 if one is not kept"
 
@@ -127,7 +119,7 @@ def _model(name: str, shape: Shape | None, classes: int | None, drawn: bool) -> 
             return config.build_model(), config.input_shape
         if path.is_file() or path.suffix == ".safetensors":
             return _from_file(path, shape, classes)
-        usual = _USUAL.get(name, _IMAGENET)
+        usual = models.usual_shape(name)
         classes = classes or (1000 if usual == _IMAGENET else 10)
         return models.create(name, (shape or (1, *usual))[1:], classes), usual  # type: ignore[arg-type]
 
@@ -144,7 +136,7 @@ def _from_file(path: Path, shape: Shape | None, classes: int | None) -> tuple[Mo
     if classes is None and (path.parent / "config.json").is_file():
         config = Run.open(path.parent).config
         return config.build_model(), config.input_shape
-    usual = _USUAL.get(metadata["model"], _IMAGENET)
+    usual = models.usual_shape(metadata["model"])
     create = partial(models.create, metadata["model"], (shape or (1, *usual))[1:])  # type: ignore[arg-type]
     *_, (last, _) = create(1).named_parameters()
     model = create(classes or len(arrays.get(last, (None,))))

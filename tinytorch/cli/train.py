@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.console import Console
 
     from tinytorch.cli.session import Data
@@ -30,13 +31,19 @@ def train(
         str | None,
         typer.Argument(help="digits (the default), mnist, fashion-mnist, cifar10, or a folder with train/CLASS/*.jpg."),
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A name that `tinytorch recipes` lists, such as fast94, or your own file.toml.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="simple-cnn, mnist-convnet, mlp, resnet18-cifar …")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times to go through the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; `tinytorch find-lr` suggests one.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's weight decay.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="one-cycle, cosine, step or constant.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of the optimizer.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="one-cycle, triangle, cosine, step or constant.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Upper bound of the gradients' norm.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts in which each batch is computed, for less memory.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation; 0 if not given.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set; downloaded if not given.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels a side that a folder's pictures get; 64.")] = None,
@@ -59,7 +66,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or the latest one.")] = False,
     json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")] = False,
 ) -> None:
-    """Train a network. What is not given comes from the data set's recipe.
+    """Train a network. What is not given comes from the recipe: the named one, or that of the data set.
 
     Ctrl-C stops after the step under way and saves; --resume then leads to the same result to the bit, as it does
     after a crash. Only --epochs and --patience may differ on resuming; with other epochs the schedule is stretched to
@@ -71,7 +78,7 @@ def train(
 
     settings = _given(
         model=model, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
-        clip_norm=clip_norm,
+        clip_norm=clip_norm, accumulate=accumulate,
     )  # fmt: skip
     options = _given(
         skip_corrupt=skip_corrupt, weights=str(weights.resolve()) if weights else None, patience=patience,
@@ -81,9 +88,9 @@ def train(
     make_logs(log or [], Path())  # a wrong name shows before anything is written
     terminal = console(to_stderr=json)
     if resume:
-        run, data = _continue(dataset, settings, options, seed, data_dir, image_size, out)
+        run, data = _continue(dataset, recipe, settings, options, seed, data_dir, image_size, out)
     else:
-        run, data = _begin(dataset or "digits", settings, options, seed or 0, data_dir, image_size, out)
+        run, data = _begin(dataset, recipe, settings, options, seed or 0, data_dir, image_size, out)
     with run.locked():
         _work(run, data, resume, terminal, json, [*make_logs(log or [], run.folder), *clock])
 
@@ -107,7 +114,8 @@ def _seconds(text: str) -> float:
 
 
 def _begin(
-    dataset: str,
+    dataset: str | None,
+    recipe_name: str | None,
     settings: dict[str, Any],
     options: dict[str, Any],
     seed: int,
@@ -119,13 +127,28 @@ def _begin(
     from tinytorch.cli import session
     from tinytorch.io.run import Run
 
-    recipe = replace(session.recipe(dataset), **settings)
+    dataset = _dataset(dataset, recipe_name)
+    recipe = replace(session.recipe(dataset, recipe_name), **settings)
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}; use --seed 0")
     data = session.load_new(dataset, data_dir, image_size, options.get("skip_corrupt"))
     config = session.describe(data, recipe, seed, str(data_dir.resolve()) if data_dir else None, **options)
-    _begin_with(session.make_trainer(config, batches=1), config)
-    return Run.create(out, config) if out else Run.create_next(_stem(dataset, recipe.model), config), data
+    _begin_with(session.make_trainer(config, data, len(session.train_loader(config, data))), config)
+    if out:
+        return Run.create(out, config), data
+    return Run.create_next(_stem(dataset, recipe_name or recipe.model), config), data
+
+
+def _dataset(dataset: str | None, recipe_name: str | None) -> str:
+    """The data set that is named, or that the named recipe was made for, or the digits."""
+    from tinytorch.recipes import load
+
+    if dataset is not None or recipe_name is None:
+        return dataset or "digits"
+    wanted = load(recipe_name).dataset
+    if wanted is None:
+        raise ValueError(f"the recipe {recipe_name} was made for no data set in particular; name one before --recipe")
+    return wanted
 
 
 def _begin_with(trainer: Trainer, config: RunConfig) -> str:
@@ -142,6 +165,7 @@ def _begin_with(trainer: Trainer, config: RunConfig) -> str:
 
 def _continue(
     dataset: str | None,
+    recipe_name: str | None,
     settings: dict[str, Any],
     options: dict[str, Any],
     seed: int | None,
@@ -153,9 +177,15 @@ def _continue(
     from tinytorch.cli import session
     from tinytorch.io.run import Run
 
-    run = Run.open(out or _latest(dataset or "digits", settings.get("model")))
+    run = Run.open(out or _latest(_dataset(dataset, recipe_name), recipe_name or settings.get("model")))
     config = run.config
-    present = {**asdict(config), "image_size": config.input_shape[1], **asdict(config.recipe)}
+    if recipe_name is not None:
+        named = replace(session.recipe("", recipe_name), **{**settings, "epochs": config.recipe.epochs})
+        if named != config.recipe:
+            raise ValueError(
+                f"the run in {run.folder} has another recipe than {recipe_name}; leave --recipe out to resume"
+            )
+    present = {**asdict(config.recipe), **asdict(config), "image_size": config.input_shape[1]}
     wanted = {"dataset": dataset and session.canonical(dataset), "seed": seed, "image_size": image_size}
     for name, value in {**wanted, **settings, **options}.items():
         if name not in ("epochs", "patience") and value is not None and value != present[name]:
@@ -173,17 +203,20 @@ def _continue(
     return run, data
 
 
-def _stem(dataset: str, model: str) -> Path:
-    """Default run folder without its number: runs/digits-mlp, but runs/digits-cnn and not digits-digits-cnn."""
-    name = Path(dataset).expanduser().resolve().name
-    return RUNS / (model if model.startswith(name) else f"{name}-{model}")
+def _stem(dataset: str, how: str) -> Path:
+    """Default run folder without its number, from data set and recipe or model.
+
+    runs/digits-mlp, but runs/digits-cnn and not digits-digits-cnn.
+    """
+    name, how = Path(dataset).expanduser().resolve().name, Path(how).stem
+    return RUNS / (how if how.startswith(name) else f"{name}-{how}")
 
 
-def _latest(dataset: str, model: str | None) -> Path:
+def _latest(dataset: str, how: str | None) -> Path:
     from tinytorch.cli import session
     from tinytorch.io.run import numbered_folders
 
-    stem = _stem(dataset, model or session.recipe(dataset).model)
+    stem = _stem(dataset, how or session.recipe(dataset).model)
     folders = numbered_folders(stem)
     if not folders:
         raise ValueError(f"there is nothing to resume: no folder {stem}-1; name the run's folder with --out")
@@ -199,13 +232,13 @@ def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, wat
 
     config, recipe = run.config, run.config.recipe
     loader, test_loader = session.train_loader(config, data), session.test_loader(config, data)
-    trainer = session.make_trainer(config, len(loader))
+    trainer = session.make_trainer(config, data, len(loader))
     begun = "" if resume and not run.is_untouched() else _begin_with(trainer, config)
     if resume:
         _restore(run, trainer)
     _introduce(run, data, trainer, begun, terminal)
     progress = Progress(terminal, recipe.batch_size)
-    observers = [RunWriter(run), *session.early_stopping(config), *watching, progress]
+    observers = [*session.observers(config), RunWriter(run), *watching, progress]
     try:
         with _stopping(trainer, terminal) as received:
             trainer.fit(loader, test_loader, recipe.epochs, observers)
@@ -305,11 +338,15 @@ def _report_stop(run: Run, trainer: Trainer, terminal: Console) -> None:
 
 def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
     """Draw the pictures and write the result, which marks the run as finished."""
+    from tinytorch.cli import session
     from tinytorch.core.stopping import BETTER, best_record
+    from tinytorch.core.training import accuracy
+    from tinytorch.recipes.recipe import VIEWS
 
     config, last, best = run.config, trainer.history[-1], best_record(trainer.history)
     assert best is not None  # every epoch was validated
-    seconds = sum(record["seconds"] for record in trainer.history)
+    logits, labels = trainer.predict(session.test_loader(config, data), VIEWS[config.recipe.views])
+    seconds, images = (sum(record[name] for record in trainer.history) for name in ("seconds", "images"))
     result = {
         "dataset": config.dataset,
         "model": config.recipe.model,
@@ -318,29 +355,52 @@ def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
         "parameters": sum(p.size for p in trainer.model.parameters()),
         "test_accuracy": last["validation_accuracy"],
         "test_loss": last["validation_loss"],
+        "views": config.recipe.views,
+        "accuracy_in_views": accuracy(logits, labels),
         "best_test_accuracy": best[BETTER],
         "best_epoch": best["epoch"],
         "train_accuracy": last["accuracy"],
         "train_loss": last["loss"],
         "train_seconds": seconds,
-        "images_per_second": sum(record["images"] for record in trainer.history) / seconds,
+        "waiting_seconds": sum(record["waiting"] for record in trainer.history),
+        "images_per_second": images / seconds,
+        "pflop": session.arithmetic(config, images) / 1e15,
         "seed": config.seed,
         "out": str(run.folder),
     }
-    _draw(run, data, trainer)
+    result["goal"] = _goal(config, trainer.history, result)
+    _draw(run, data, trainer, logits, labels)
     run.save_result(result)
     return result
 
 
-def _draw(run: Run, data: Data, trainer: Trainer) -> None:
+def _goal(config: RunConfig, history: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, Any] | None:
+    """When the accuracy was reached that the recipe is for, if it was: by an epoch, or at the end in the views."""
+    from tinytorch.core.stopping import BETTER
+
+    wanted = config.recipe.goal
+    if wanted is None:
+        return None
+    epoch = next((record["epoch"] for record in history if record[BETTER] >= wanted), len(history))
+    before = history[:epoch]
+    share = sum(record["images"] for record in before) / sum(record["images"] for record in history)
+    return {
+        "accuracy": wanted,
+        "reached": before[-1][BETTER] >= wanted or result["accuracy_in_views"] >= wanted,
+        "epoch": epoch,
+        "train_seconds": sum(record["seconds"] for record in before),
+        "pflop": share * result["pflop"],
+    }
+
+
+def _draw(run: Run, data: Data, trainer: Trainer, logits: np.ndarray, labels: np.ndarray) -> None:
     from tinytorch.cli import session
-    from tinytorch.core.training import confusion_matrix, predict
+    from tinytorch.core.training import confusion_matrix
     from tinytorch.io import plots
 
     config, folder = run.config, run.folder
     title = f"{config.recipe.model} on {config.title}"
     plots.draw_curves(folder / "curves.png", trainer.history, title)
-    logits, labels = predict(trainer.model, session.test_loader(config, data))
     plots.draw_confusion(folder / "confusion.png", confusion_matrix(logits, labels), config.classes, title)
     mistakes, probabilities = session.surest_mistakes(logits, labels)
     if len(mistakes):
@@ -357,13 +417,30 @@ def _table(run: Run, result: dict[str, Any]) -> Any:
     from tinytorch.cli.console import duration, facts, percent
 
     out = escape(result["out"])
+    views, seconds = result["views"].replace("-", " "), result["train_seconds"]
+    seen = [] if views == "plain" else [(views, f"[bold green]{percent(result['accuracy_in_views'])}[/]")]
     rows = [
         ("test accuracy", f"[bold green]{percent(result['test_accuracy'])}[/]"),
+        *seen,
         ("test loss", f"{result['test_loss']:.4f}"),
         ("best epoch", f"{result['best_epoch']}, {percent(result['best_test_accuracy'])}"),
-        ("training time", f"{duration(result['train_seconds'])}, {result['images_per_second']:,.0f} images/s"),
+        ("training time", f"{duration(seconds)}, {duration(result['waiting_seconds'])} of it waiting for data"),
+        ("speed", f"{result['images_per_second']:,.0f} images/s, {1e3 * result['pflop'] / seconds:.2f} TFLOP/s"),
+        *_goal_row(result["goal"]),
         ("weights", f"{out}/model.safetensors"),
         ("pictures", ", ".join(f"{out}/{path.name}" for path in sorted(run.folder.glob("*.png")))),
         ("try it", f"tinytorch predict {escape(quote(result['out']))} PICTURE.png"),
     ]
     return facts([("stopped", escape(result["stopped"])), *rows] if result["stopped"] else rows)
+
+
+def _goal_row(goal: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """How long it took to the accuracy that the recipe is for, and what it took."""
+    from tinytorch.cli.console import duration, percent
+
+    if goal is None:
+        return []
+    spent = f"{duration(goal['train_seconds'])}, {goal['pflop']:.3g} PFLOP"
+    if not goal["reached"]:
+        return [(f"goal {percent(goal['accuracy'])}", f"[yellow]not reached[/] after {spent}")]
+    return [(f"goal {percent(goal['accuracy'])}", f"reached in epoch {goal['epoch']}: {spent}")]

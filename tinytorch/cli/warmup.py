@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 _TRAINED = ("simple-cnn", "mnist-convnet", "digits-cnn")
-_SHAPES = {"simple-cnn": (3, 32, 32), "mnist-convnet": (1, 28, 28), "digits-cnn": (1, 8, 8)}
 
 
 def warmup(
@@ -39,9 +38,9 @@ def _run(name: str) -> None:
     import numpy as np
 
     from tinytorch import Tensor, nn, no_grad, optim
-    from tinytorch.models import create
+    from tinytorch.models import create, usual_shape
 
-    shape = _SHAPES.get(name, (3, 32, 32) if name.endswith("cifar") else (3, 224, 224))
+    shape = usual_shape(name)
     model = create(name, shape, 10)
     if name in _TRAINED:
         loss = nn.CrossEntropyLoss()(model(Tensor(np.zeros((2, *shape), np.float32))), Tensor([0, 1]))

@@ -14,16 +14,15 @@ import numpy as np
 from tinytorch.core.layers import Module
 from tinytorch.core.optimizers import State
 from tinytorch.core.tensor import Tensor, as_array
-from tinytorch.core.training import Observer, Step, Trainer
 
 Factor = Callable[[int], float]
 
 
-class EMA(Observer):
+class EMA:
     """Exponential moving average of a model's parameters and buffers.
 
     After each step avg ← decay · avg + (1 − decay) · p; the first step makes avg = p. Integers, such as the number of
-    batches that a BatchNorm has seen, are copied. As an observer of `Trainer.fit` it updates by itself.
+    batches that a BatchNorm has seen, are copied. `Trainer(average=…)` updates it after each step, and evaluates it.
 
     Parameters
     ----------
@@ -44,9 +43,10 @@ class EMA(Observer):
     Examples
     --------
     >>> ema = EMA(model, decay=0.999)
-    >>> trainer.fit(loader, epochs=3, observers=[ema])
+    >>> trainer = Trainer(model, optimizer, loss, average=ema)
+    >>> trainer.fit(loader, test_loader, epochs=3)
     >>> with ema.applied():
-    ...     scores = trainer.evaluate(test_loader)
+    ...     logits, labels = predict(model, test_loader)
 
     References
     ----------
@@ -69,10 +69,6 @@ class EMA(Observer):
                 now[name] *= 1 - self.decay
                 now[name] += self.decay * average
         self.average = now
-
-    def stepped(self, trainer: Trainer, step: Step) -> None:
-        """Update after each step of a `Trainer`."""
-        self.update()
 
     @contextmanager
     def applied(self) -> Iterator[Module]:

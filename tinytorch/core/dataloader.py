@@ -370,6 +370,8 @@ class RandomCrop:
 
 # ---- augmentation in one pass -----------------------------------------------------------------------------
 
+EDGES = ("reflect", "zeros")
+
 
 class Moves:
     """What augmentation does to each image of a batch: every piece writes its part, one kernel carries all of it out.
@@ -388,6 +390,8 @@ class Moves:
         Rows and columns that the window moves down and right.
     hole : ndarray of int, shape (N, 4)
         Top, bottom, left and right of a rectangle without image; bottom and right are the first outside.
+    edge : {"reflect", "zeros"}
+        What a shift moves in.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -395,10 +399,11 @@ class Moves:
         self.flip = np.zeros(shape[0], np.bool_)
         self.shift = np.zeros((shape[0], 2), np.int64)
         self.hole = np.zeros((shape[0], 4), np.int64)
+        self.edge = "reflect"
 
     def check(self) -> None:
         """Raise unless every shift leaves a part of the image to reflect."""
-        if (abs(self.shift) >= self.shape[2:]).any():
+        if self.edge == "reflect" and (abs(self.shift) >= self.shape[2:]).any():
             raise ValueError(
                 f"images of {self.shape[2]}×{self.shape[3]} can't be shifted by {abs(self.shift).max(axis=0).tolist()} "
                 "rows and columns, which is all of them; use fewer or smaller shifts"
@@ -442,7 +447,8 @@ class Augment:
         dtype, mean, std = self._scale(images)
         n, channels, height, width = images.shape
         out = memory.empty((n, height, width, channels), dtype)
-        jit.run(kernels.augment, images, moves.flip, moves.shift, moves.hole, mean, std, out)
+        reflect = moves.edge == "reflect"
+        jit.run(kernels.augment, images, moves.flip, moves.shift, reflect, moves.hole, mean, std, out)
         return out.transpose(0, 3, 1, 2)
 
     def _scale(self, images: np.ndarray) -> tuple[np.dtype, np.ndarray, np.ndarray]:
@@ -497,26 +503,33 @@ def _coins(seed: int, indices: np.ndarray) -> np.ndarray:
 
 
 class RandomTranslate(_Piece):
-    """Move each image by up to ``pixels``, up or down and left or right; what moves in is the image reflected.
-
-    `RandomCrop` moves in zeros. Reflection as in airbench94, arXiv:2404.00498.
+    """Move each image by up to ``pixels``, up or down and left or right.
 
     Parameters
     ----------
     pixels : int
+    edge : {"reflect", "zeros"}
+        What moves in: the image reflected at its outermost pixels, as in airbench94, arXiv:2404.00498; or zeros, which
+        are black in uint8 images, as with `RandomCrop`.
 
     Raises
     ------
     ValueError
-        If it is negative, or not less than the images' sides.
+        If ``pixels`` is negative, or for reflection not less than the images' sides, or ``edge`` is unknown.
     """
 
-    def __init__(self, pixels: int = 2) -> None:
+    def __init__(self, pixels: int = 2, edge: str = "reflect") -> None:
+        if edge not in EDGES:
+            raise ValueError(
+                f"edge must be one of {', '.join(EDGES)}, got {edge!r}; images of objects look best reflected"
+            )
         self.pixels = _at_least("pixels", pixels, 0)
+        self.edge = edge
 
     def draw(self, moves: Moves, rng: Any) -> None:
         """Shift by independent whole numbers."""
-        if self.pixels >= min(moves.shape[2:]):
+        moves.edge = self.edge
+        if self.edge == "reflect" and self.pixels >= min(moves.shape[2:]):
             raise ValueError(
                 f"RandomTranslate by {self.pixels} pixels needs images larger than that to reflect, got "
                 f"{moves.shape[2]}×{moves.shape[3]}; use fewer pixels"

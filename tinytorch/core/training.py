@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
@@ -21,6 +21,7 @@ import numpy as np
 from tinytorch.conv.pack import channels_last
 from tinytorch.core import random
 from tinytorch.core.autograd import no_grad
+from tinytorch.core.averaging import EMA
 from tinytorch.core.layers import Module
 from tinytorch.core.pad_ops import pad
 from tinytorch.core.tensor import Tensor
@@ -133,7 +134,7 @@ def triangle(total_steps: int, peak: float = 0.2, start: float = 0.0, final: flo
     _check_positive("total_steps", total_steps)
     if not 0 <= peak <= 1:
         raise ValueError(f"peak must be a fraction of the steps between 0 and 1, got {peak}; use peak=0.2")
-    top = peak * total_steps
+    top = peak * total_steps if peak * total_steps >= 1 else 0.0  # a run too short to warm up starts at the peak
     fall = (total_steps - top) or 1.0
 
     def schedule(step: int) -> float:
@@ -357,12 +358,15 @@ class Trainer:
         Parts in which each batch is computed, one after the other; their gradients add up. The activations of one part
         are in memory at a time, and a step stays a step: loss and gradient are the means over the whole batch, up to
         rounding. Only batch normalisation sees the parts, as it does in PyTorch.
+    average : EMA, optional
+        Average of the model's weights, updated after each step. It is what is evaluated, and part of the state.
 
     Attributes
     ----------
     history : list of dict
         One record an epoch: epoch, step, loss, the metrics, the same of the validation data with the prefix
-        `validation_`, lr (of the last step), seconds and images (of training alone).
+        `validation_`, lr (of the last step), seconds and images (of training alone), and waiting: how many of the
+        seconds the steps waited for data.
     epoch, batch, step : int
         Epochs complete, batches complete in the epoch under way, steps complete.
     stop_reason : str or None
@@ -383,6 +387,7 @@ class Trainer:
         clip_norm: float | None = None,
         metrics: Mapping[str, Metric] | None = None,
         accumulate: int = 1,
+        average: EMA | None = None,
     ) -> None:
         _check_positive("accumulate", accumulate)
         if clip_norm is not None and not clip_norm > 0:
@@ -393,6 +398,7 @@ class Trainer:
         self.schedules = _for_each(optimizer.param_groups, schedule or constant())
         self.clip_norm = clip_norm
         self.accumulate = accumulate
+        self.average = average
         self.metrics = dict(metrics) if metrics is not None else {"accuracy": accuracy}
         self.epoch = self.batch = self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -403,7 +409,7 @@ class Trainer:
         self.stop_reason: str | None = None
 
     def _zero_sums(self) -> dict[str, float]:
-        return dict.fromkeys(("images", "seconds", "loss", *self.metrics), 0.0)
+        return dict.fromkeys(("images", "seconds", "waiting", "loss", *self.metrics), 0.0)
 
     # ---- the loop ------------------------------------------------------------------------------------
 
@@ -480,6 +486,7 @@ class Trainer:
         loader.set_epoch(self.epoch)
         before = perf_counter()
         for images, labels in islice(loader, self.batch, None):
+            self._sums["waiting"] += perf_counter() - before
             loss = self._train_batch(images, labels)
             after = perf_counter()
             self._sums["seconds"] += after - before
@@ -506,6 +513,8 @@ class Trainer:
             self._norm = clip_grad_norm(self.model.parameters(), self.clip_norm)
         self._set_learning_rates()
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         self.batch += 1
         self.step += 1
         self._count(value, np.concatenate(logits), labels.numpy())
@@ -538,6 +547,7 @@ class Trainer:
             record |= {f"validation_{name}": value for name, value in scores.items()}
         record["lr"] = float(self.optimizer.param_groups[0]["lr"])
         record["seconds"] = self._sums["seconds"]
+        record["waiting"] = self._sums["waiting"]
         record["images"] = int(self._sums["images"])
         self.epoch += 1
         self.batch = 0
@@ -572,18 +582,37 @@ class Trainer:
         ValueError
             If the loader yields no batch.
         """
-        logits, labels = predict(self.model, loader)
+        logits, labels = self.predict(loader)
         with no_grad():
             loss = self.loss(Tensor(logits), Tensor(labels)).item()
         return {"loss": loss, **{name: metric(logits, labels) for name, metric in self.metrics.items()}}
 
+    def predict(self, loader: Any, views: Views | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """`predict` with the weights that count: the average, if there is one."""
+        averaged = self.average is not None and bool(self.average.average)
+        with self.average.applied() if averaged else nullcontext():  # type: ignore[union-attr]
+            return predict(self.model, loader, views)
+
     # ---- state ---------------------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return a snapshot of the weights that are evaluated: the average, if there is one."""
+        return self._averaged() or self.model.state_dict()
+
+    def _averaged(self) -> dict[str, np.ndarray]:
+        """A snapshot of the average; empty if there is none, or no step was taken."""
+        return {} if self.average is None else self.average.state_dict()
+
+    def _load_average(self, average: Mapping[str, Any]) -> None:
+        if self.average is not None:
+            self.average.load_state_dict(average)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot of all that the next step depends on: nested dicts of arrays and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self._averaged(),
             "base_lrs": list(self._base_lrs),
             "epoch": self.epoch,
             "batch": self.batch,
@@ -609,12 +638,14 @@ class Trainer:
                 f"state has sums of {sorted(state['sums'])}, this trainer keeps {sorted(self._sums)}; "
                 "make the Trainer with the same metrics"
             )
-        own_model = self.model.state_dict()
+        own_model, own_average = self.model.state_dict(), self._averaged()
         self.model.load_state_dict(state["model"])
         try:
+            self._load_average(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError:
             self.model.load_state_dict(own_model)
+            self._load_average(own_average)
             raise
         random.set_state(state["random"])
         self._base_lrs = list(state["base_lrs"])

@@ -30,7 +30,8 @@ from tinytorch.core.stopping import BETTER, best_record
 from tinytorch.core.training import Observer, Step, Trainer
 from tinytorch.io.checkpoint import load_arrays, load_state, save_arrays, save_state
 from tinytorch.io.files import sweep, write_atomically
-from tinytorch.models import Recipe, create
+from tinytorch.recipes import Recipe
+from tinytorch.recipes.build import network
 
 try:
     import fcntl
@@ -114,7 +115,7 @@ class RunConfig:
 
     def build_model(self) -> Module:
         """Return the network with fresh weights."""
-        return create(self.recipe.model, self.input_shape, len(self.classes))
+        return network(self.recipe, self.input_shape, len(self.classes))
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
@@ -222,13 +223,13 @@ class Run:
 
     def save(self, trainer: Trainer) -> None:
         """Write checkpoint, weights and history; and the best weights, if they are those of the epoch just ended."""
-        state = trainer.state_dict()
+        state, weights = trainer.state_dict(), trainer.weights()
         save_state(self.folder / "checkpoint.safetensors", state)
         best = best_record(trainer.history)
         if trainer.batch == 0 and best is not None and best is trainer.history[-1]:
             epoch = {"model": self.config.recipe.model, "epoch": str(best["epoch"]), BETTER: str(best[BETTER])}
-            save_arrays(self.folder / "best.safetensors", state["model"], epoch)
-        save_arrays(self.folder / "model.safetensors", state["model"], {"model": self.config.recipe.model})
+            save_arrays(self.folder / "best.safetensors", weights, epoch)
+        save_arrays(self.folder / "model.safetensors", weights, {"model": self.config.recipe.model})
         lines = (json.dumps(record, allow_nan=False) + "\n" for record in trainer.history)
         write_atomically(self.folder / "history.jsonl", "".join(lines).encode())
 

@@ -19,23 +19,31 @@ def normalize(images: np.ndarray, mean: np.ndarray, std: np.ndarray, out: np.nda
 
 
 @parallel
-def augment(images, flip, shift, hole, mean, std, out):  # type: ignore[no-untyped-def]
+def augment(images, flip, shift, reflect, hole, mean, std, out):  # type: ignore[no-untyped-def]
     """Normalise like `normalize`, reading every image from where the augmentation moved it.
 
     Of image n the output pixel (h, w) is the input's (h + shift[n, 0], w' + shift[n, 1]), with w' counted from the
-    right if flip[n], reflected at the edges; in the rows and columns of hole[n] = (top, bottom, left, right) it is 0.
+    right if flip[n], reflected at the edges or, unless ``reflect``, 0 outside; in the rows and columns of hole[n] =
+    (top, bottom, left, right) it is the mean.
     """
     count, height, width, channels = out.shape
     for item in prange(count):
         n = np.int64(item)
         top, bottom, left, right = hole[n, 0], hole[n, 1], hole[n, 2], hole[n, 3]
         for h in range(height):
-            row = _reflected(h + shift[n, 0], height)
+            y = h + shift[n, 0]
             for w in range(width):
-                column = _reflected((width - 1 - w if flip[n] else w) + shift[n, 1], width)
+                x = (width - 1 - w if flip[n] else w) + shift[n, 1]
                 hidden = top <= h < bottom and left <= w < right
+                seen = reflect or (0 <= y < height and 0 <= x < width)
+                row, column = _reflected(y, height), _reflected(x, width)
                 for c in range(channels):
-                    out[n, h, w, c] = 0 if hidden else (images[n, c, row, column] - mean[c]) / std[c]
+                    if hidden:
+                        out[n, h, w, c] = 0
+                    elif seen:
+                        out[n, h, w, c] = (images[n, c, row, column] - mean[c]) / std[c]
+                    else:
+                        out[n, h, w, c] = (0 - mean[c]) / std[c]
 
 
 @serial

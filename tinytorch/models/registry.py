@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 from tinytorch.core.layers import Module
 from tinytorch.core.spatial import SimpleCNN
@@ -18,28 +19,32 @@ from tinytorch.models.unet import UNet, check_size
 from tinytorch.models.vit import PatchEmbedding
 
 Shape = tuple[int, int, int]
-Builder = Callable[[Shape, int], Module]
+Builder = Callable[..., Module]
 
 
-def _of_any_size(network: Callable[[int, int], Module], at_least: int = 1) -> Builder:
+def _of_any_size(network: Callable[..., Module], at_least: int = 1) -> Builder:
     """A network that averages over the image, and so asks only for its channels and a least size."""
-    return lambda shape, classes: network(classes, checked(shape, at_least)[0])
+    return lambda shape, classes, **options: network(classes, checked(shape, at_least)[0], **options)
 
 
-def _unet(shape: Shape, classes: int) -> Module:
+def _simple_cnn(shape: Shape, classes: int, **options: Any) -> Module:
+    return SimpleCNN(classes, in_channels=shape[0], image_size=shape[1:], **options)
+
+
+def _unet(shape: Shape, classes: int, **options: Any) -> Module:
     channels, *size = checked(shape, at_least=16)
     check_size(size)
-    return UNet(classes, channels)
+    return UNet(classes, channels, **options)
 
 
-def _patch_embedding(shape: Shape, classes: int) -> Module:
+def _patch_embedding(shape: Shape, classes: int, **options: Any) -> Module:
     """Tokens, whatever the classes that a transformer would tell from them."""
     channels, height, width = checked(shape, at_least=16)
-    return PatchEmbedding((height, width), in_channels=channels)
+    return PatchEmbedding((height, width), in_channels=channels, **options)
 
 
 _BUILDERS: dict[str, Builder] = {
-    "simple-cnn": lambda shape, classes: SimpleCNN(classes, in_channels=shape[0], image_size=shape[1:]),
+    "simple-cnn": _simple_cnn,
     "mnist-convnet": MNISTConvNet,
     "digits-cnn": DigitsCNN,
     "mlp": MLP,
@@ -71,7 +76,7 @@ def names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
-def create(name: str, input_shape: Shape, num_classes: int) -> Module:
+def create(name: str, input_shape: Shape, num_classes: int, **options: Any) -> Module:
     """Build a network with fresh parameters, drawn from the library's generator.
 
     Parameters
@@ -82,14 +87,38 @@ def create(name: str, input_shape: Shape, num_classes: int) -> Module:
         For "unet" and "vit-patch-embedding", height and width are multiples of 16.
     num_classes : int
         Scores for an image, for "unet" for each of its pixels; "vit-patch-embedding" stops before there are any.
+    **options
+        Further arguments of the network, such as the widths of "airbench94".
 
     Raises
     ------
     ValueError
-        If the name is unknown (the message gives those that are near), or the image too small.
+        If the name is unknown (the message gives those that are near), it has no such option, or the image is too
+        small.
     """
     check_known(name)
-    return _BUILDERS[name](input_shape, num_classes)
+    try:
+        return _BUILDERS[name](input_shape, num_classes, **options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise ValueError(f"{name} can't be made with {', '.join(options)}: {error}") from error
+
+
+def usual_shape(name: str) -> Shape:
+    """Return the (channels, height, width) of the images that a network is usually given."""
+    return _USUAL.get(name, (3, 224, 224))
+
+
+_USUAL: dict[str, Shape] = {
+    "simple-cnn": (3, 32, 32),
+    "mnist-convnet": (1, 28, 28),
+    "digits-cnn": (1, 8, 8),
+    "mlp": (1, 28, 28),
+    "lenet5": (1, 28, 28),
+    "airbench94": (3, 32, 32),
+    "resnet18-cifar": (3, 32, 32),
+}
 
 
 def check_known(name: str) -> None:

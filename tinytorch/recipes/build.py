@@ -1,0 +1,209 @@
+"""From a recipe to the objects that train: network, optimizer, schedules, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from tinytorch.core import finetune
+from tinytorch.core.averaging import EMA, Lookahead
+from tinytorch.core.dataloader import (
+    AlternatingFlip,
+    Augment,
+    Cutout,
+    Dataset,
+    Normalize,
+    RandomHorizontalFlip,
+    RandomTranslate,
+)
+from tinytorch.core.layers import Module, Parameter
+from tinytorch.core.losses import CrossEntropyLoss
+from tinytorch.core.optimizers import Combined, Optimizer
+from tinytorch.core.tensor import Tensor
+from tinytorch.core.training import Observer, Schedule, Trainer
+from tinytorch.models import create
+from tinytorch.recipes.recipe import OPTIMIZERS, SCHEDULES, Recipe
+
+
+def network(recipe: Recipe, input_shape: tuple[int, int, int], num_classes: int) -> Module:
+    """Return the network with fresh weights, from the library's generator.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, it has no such option, or the images are too small.
+    """
+    return create(recipe.model, input_shape, num_classes, **recipe.model_options)
+
+
+def whiten(recipe: Recipe, model: Module, dataset: Dataset, normalize: Normalize) -> None:
+    """Compute the first convolution from training images, and freeze it, if the recipe wants that.
+
+    Raises
+    ------
+    ValueError
+        If the network is not made for it.
+    """
+    if not recipe.whiten:
+        return
+    if not hasattr(model, "whiten"):
+        raise ValueError(f"whiten needs a network that can be whitened, such as airbench94, got {recipe.model}; say 0")
+    images, *_ = dataset.gather(np.arange(min(recipe.whiten, len(dataset))))
+    model.whiten(Tensor(normalize(images, np.random.default_rng(0))))
+
+
+def augmentation(recipe: Recipe, normalize: Normalize) -> Augment:
+    """Return the transform of training batches: flip, shift and cut out, and normalise."""
+    pieces: list[Any] = []
+    if recipe.flip:
+        pieces.append(AlternatingFlip() if recipe.flip == "alternating" else RandomHorizontalFlip())
+    if recipe.shift:
+        pieces.append(RandomTranslate(recipe.shift, recipe.shift_edge))
+    if recipe.cutout:
+        pieces.append(Cutout(recipe.cutout))
+    return Augment(pieces, normalize)
+
+
+def trainer(recipe: Recipe, model: Module, batches: int, layer_decay: float | None = None) -> Trainer:
+    """Return the trainer of a network; what is frozen is not trained.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    model : Module
+    batches : int
+        In an epoch.
+    layer_decay : float, optional
+        Factor on the learning rate from each block to the one before; see `finetune.parameter_groups`.
+
+    Raises
+    ------
+    ValueError
+        If a setting does not fit the network or its optimizer.
+    """
+    groups = _groups(recipe, model) if layer_decay is None else _blocks(recipe, model, layer_decay)
+    optimizer, groups = _optimizer(groups)
+    steps = recipe.epochs * batches
+    return Trainer(
+        model,
+        _lookahead(recipe, optimizer, steps),
+        CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
+        [_schedule(recipe, min(group.epochs, recipe.epochs) * batches) for group in groups],
+        recipe.clip_norm,
+        accumulate=recipe.accumulate,
+        average=None if recipe.ema is None else EMA(model, recipe.ema),
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Parameters that are trained alike: by which optimizer, with which settings, for how long."""
+
+    params: list[Parameter]
+    optimizer: str
+    settings: Mapping[str, Any]
+    epochs: int
+
+
+def _groups(recipe: Recipe, model: Module) -> list[_Group]:
+    """Every parameter that is trained, in the first group that names it; the rest in a group at the end."""
+    rest = dict(model.named_parameters())
+    groups = []
+    for group in recipe.groups:
+        chosen = matching(group, list(rest))
+        if not chosen:
+            raise ValueError(
+                f"the group {group['names']} of the recipe has no parameter of {recipe.model} left to train"
+            )
+        groups.append(_group(recipe, group, [rest.pop(name) for name in chosen]))
+    groups.append(_group(recipe, {}, list(rest.values())))
+    return [group for group in groups if group.params]
+
+
+def matching(group: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Return the names of parameters that a group's patterns match."""
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in group["names"])]
+
+
+def _group(recipe: Recipe, group: Mapping[str, Any], params: list[Parameter]) -> _Group:
+    """A group as it is, where it says nothing as the recipe has it; another optimizer has its own further settings."""
+    optimizer = group.get("optimizer", recipe.optimizer)
+    options = {**(recipe.optimizer_options if optimizer == recipe.optimizer else {}), **group.get("options", {})}
+    settings = {name: group.get(name, getattr(recipe, name)) for name in ("lr", "weight_decay")}
+    trained = [p for p in params if p.requires_grad]
+    return _Group(trained, optimizer, {**settings, **options}, group.get("epochs", recipe.epochs))
+
+
+def _blocks(recipe: Recipe, model: Module, layer_decay: float) -> list[_Group]:
+    """A group for each block of the network."""
+    if recipe.groups:
+        raise ValueError(
+            "layer_decay needs a recipe without groups, which have learning rates of their own; leave it out"
+        )
+    blocks = finetune.parameter_groups(model, recipe.lr, layer_decay)
+    return [_group(recipe, {"lr": block["lr"]}, block["params"]) for block in blocks]
+
+
+def _optimizer(groups: list[_Group]) -> tuple[Optimizer | Combined, list[_Group]]:
+    """One optimizer, combined if the groups have several kinds; and the groups in its order."""
+    kinds = dict.fromkeys(group.optimizer for group in groups)
+    by_kind = {kind: [group for group in groups if group.optimizer == kind] for kind in kinds}
+    made = [
+        OPTIMIZERS[kind]([{"params": group.params, **group.settings} for group in members])
+        for kind, members in by_kind.items()
+    ]
+    ordered = [group for members in by_kind.values() for group in members]
+    return made[0] if len(made) == 1 else Combined(*made), ordered
+
+
+def _schedule(recipe: Recipe, steps: int) -> Schedule:
+    try:
+        return SCHEDULES[recipe.schedule](steps, **recipe.schedule_options)
+    except TypeError as error:
+        raise ValueError(f"schedule_options don't fit the schedule {recipe.schedule}: {error}") from error
+
+
+def _lookahead(recipe: Recipe, optimizer: Any, steps: int) -> Any:
+    """The optimizer, led back to its slow weights if the recipe wants that."""
+    if recipe.lookahead is None:
+        return optimizer
+    options = dict(recipe.lookahead)
+    if "decay" in options:
+        most = options.pop("decay") ** options.get("k", 5)
+        options["alpha"] = lambda step: 1 - most * (step / steps) ** 3
+    try:
+        return Lookahead(optimizer, **options)
+    except TypeError as error:
+        raise ValueError(f"lookahead may have k, and alpha or decay, got {dict(recipe.lookahead)}") from error
+
+
+class Resting(Observer):
+    """Once the epochs of a recipe's group are over, its parameters ask for no gradients: what led to them is saved.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def started(self, trainer: Trainer, epochs: int, batches: int) -> None:
+        """Also when the run is resumed."""
+        self._look(trainer)
+
+    def epoch_ended(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """Let go of the groups whose last epoch this was."""
+        self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
+        rest = dict(trainer.model.named_parameters())
+        for group in self.recipe.groups:
+            params = [rest.pop(name) for name in matching(group, list(rest))]
+            if group.get("epochs", trainer.epoch + 1) <= trainer.epoch:
+                for p in params:
+                    p.requires_grad = False
