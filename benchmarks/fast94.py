@@ -1,160 +1,182 @@
-"""Train the network of CIFAR-10's speed records: ``python -m benchmarks.fast94 --data-dir DIR``.
+"""Train the recipe fast94, and between its seeds race PyTorch over steps of it: ``python -m benchmarks.fast94``.
 
-Every trick can be left out with ``--without``, which is what the table in docs/recipes.md is made of.
+PyTorch gets the same weights and the same augmented batch, so nothing but the step is timed; its epoch is as many
+medians of a step as ours has steps. In between it rests, and we train.
 """
 
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.console import Console
+from rich.table import Table
 
-import tinytorch
-from tinytorch import Tensor, datasets, nn
-from tinytorch.core import dataloader, random, training
-from tinytorch.core.averaging import EMA, Lookahead
-from tinytorch.core.training import Observer, Trainer, triangle
-from tinytorch.models.airbench import Airbench94, muon, nesterov
-from tinytorch.models.initial import draw_uniform
+from benchmarks import torch94
+from benchmarks.peers import step_runner
+from benchmarks.timing import Effort, Runner, measure
+from tinytorch import Tensor, datasets, nn, recipes
+from tinytorch.core.dataloader import DataLoader, Normalize
+from tinytorch.core.random import manual_seed
+from tinytorch.core.training import Observer, Trainer, accuracy
+from tinytorch.kernels.jit import workers as get_num_threads
+from tinytorch.recipes import Recipe, build
+from tinytorch.recipes.recipe import VIEWS
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-WHITENING_EPOCHS = 3  # then the bias of the whitening rests
-TEST_BATCH = 500  # its activations stay in fewer pages of memory than those of 2000
-
-
-class Trick(StrEnum):
-    """What can be left out."""
-
-    whitening, dirac, alternating, flip, translate = "whitening", "dirac", "alternating", "flip", "translate"
-    smoothing, muon = "smoothing", "muon"
+TEST_BATCH = 250
+TOLERANCE = 0.05  # of losses after one step and two; bfloat16 has eight bits
 
 
-class _Log(Observer):
-    """Prints a line after each epoch, and lets the bias of the whitening rest when its time is over."""
+class Lines(Observer):
+    """Prints a line after each epoch."""
 
     def epoch_ended(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        if trainer.epoch == WHITENING_EPOCHS:
-            trainer.model.whitening.bias.requires_grad = False
-        print(
-            f"epoch {record['epoch']}: {record['seconds']:.1f} s, loss {record['loss']:.4f}, training accuracy "
-            f"{record['accuracy']:.2%}, test accuracy {record['validation_accuracy']:.2%}",
-            flush=True,
-        )
+        tested = f", test accuracy {record['validation_accuracy']:.2%}" if "validation_accuracy" in record else ""
+        print(f"epoch {record['epoch']}: {record['seconds']:.1f} s, loss {record['loss']:.4f}{tested}", flush=True)
 
 
 def main(
-    data_dir: Annotated[Path, typer.Option(help="Folder with CIFAR-10.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=2)] = 2000,
-    without: Annotated[
-        list[Trick] | None, typer.Option(help="Leave this trick out; may be given several times.")
-    ] = None,
-    cutout: Annotated[int, typer.Option(min=0, help="Side of a square cut out of training images.")] = 0,
-    ema: Annotated[float | None, typer.Option(help="Decay of an average of the weights, which is then tested.")] = None,
-    lookahead: Annotated[bool, typer.Option("--lookahead", help="With the paper's schedule.")] = False,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="Of each split take only so many, to try things out.")
-    ] = None,
+    data_dir: Annotated[Path, typer.Option(help="Folder with the data set.")],
+    recipe: Annotated[str, typer.Option(help="Name or path; its network must be airbench94.")] = "fast94",
+    seeds: Annotated[int, typer.Option(min=0, help="Train with so many, from 0.")] = 3,
+    rounds: Annotated[int, typer.Option(min=0, help="Of steps of each library, before each training.")] = 3,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
 ) -> None:
-    """Train, and print the time of each epoch, the accuracy with and without test-time views, and the arithmetic."""
-    left_out = set(without or ())
-    random.manual_seed(seed)
-    data, normalize = datasets.load("cifar10", data_dir), dataloader.Normalize(MEAN, STD)
-    train, test = splits(data, images)
-    transform = augmentation(left_out, normalize, cutout)
-    loader = dataloader.DataLoader(train, batch_size, shuffle=True, drop_last=True, seed=seed, transform=transform)
-    test_loader = dataloader.DataLoader(test, TEST_BATCH, transform=normalize)
-    model = network(left_out, normalize(train.arrays[0][:5000], np.random.default_rng(seed)))
-    trainer = make_trainer(model, batch_size, len(loader), epochs, left_out, lookahead)
-    average = None if ema is None else EMA(model, ema)
-    trainer.fit(loader, test_loader, epochs, [_Log(), *([] if average is None else [average])])
-    if average is not None:
-        model.load_state_dict(average.average)
-    result = {
-        "seed": seed, "epochs": epochs,
-        "without": sorted(left_out), "cutout": cutout, "ema": ema, "lookahead": lookahead,
-        "seconds_per_epoch": [record["seconds"] for record in trainer.history],
-        **{f"accuracy_{name}": accuracy(model, test_loader, views) for name, views in VIEWS.items()},
-        "training_pflop": 3 * 2 * macs(model) * epochs * len(loader) * batch_size / 1e15,
-    }  # fmt: skip
-    report(result)
-    if json is not None:
-        json.write_text(json_format.dumps(result, indent=2) + "\n")
+    """Train with each seed, and print accuracies, times and PyTorch's times in the same hour."""
+    chosen = recipes.load(recipe)
+    data = datasets.load(chosen.dataset or "cifar10", data_dir)
+    steps: dict[str, list[float]] = {}
+    runs = []
+    for seed in range(max(seeds, 1)):
+        for name, seconds in (race(chosen, data, rounds) if rounds else {}).items():
+            steps.setdefault(name, []).extend(seconds)
+            print(f"{name}: {statistics.median(seconds):.3f} s a step", flush=True)
+        if seed < seeds:
+            runs.append(train(chosen, data, seed))
+    batches = len(loaders(chosen, data, 0)[0])
+    console = Console(width=120)
+    console.print(as_table(runs))
+    console.print(epochs_table(steps, batches))
+    if json:
+        json.write_text(json_format.dumps({"runs": runs, "steps": steps, "batches": batches}, indent=1) + "\n")
 
 
-VIEWS: dict[str, training.Views | None] = {"plain": None, "six_views": training.mirrored_and_shifted}
+# ---- training -------------------------------------------------------------------------------------------------------
 
 
-def splits(data: datasets.ImageData, images: int | None) -> tuple[dataloader.TensorDataset, dataloader.TensorDataset]:
-    """The first images of each split for training and testing."""
-    train = data.train_images[:images], data.train_labels[:images]
-    return dataloader.TensorDataset(*train), dataloader.TensorDataset(
-        data.test_images[:images], data.test_labels[:images]
-    )
+def loaders(recipe: Recipe, data: Any, seed: int) -> tuple[DataLoader, DataLoader]:
+    """Batches for training and for testing."""
+    normalize = Normalize(data.mean, data.std)
+    train = DataLoader(
+        data.train, recipe.batch_size, shuffle=True, drop_last=recipe.drop_last, seed=seed,
+        transform=build.augmentation(recipe, normalize),
+    )  # fmt: skip
+    return train, DataLoader(data.test, TEST_BATCH, transform=normalize)
 
 
-def augmentation(left_out: set[Trick], normalize: dataloader.Normalize, cutout: int) -> dataloader.Augment:
-    """Flip, translate and cut out, unless left out."""
-    flip = dataloader.RandomHorizontalFlip() if Trick.alternating in left_out else dataloader.AlternatingFlip()
-    pieces: list[Any] = [] if Trick.flip in left_out else [flip]
-    pieces += [] if Trick.translate in left_out else [dataloader.RandomTranslate(2)]
-    pieces += [dataloader.Cutout(cutout)] if cutout else []
-    return dataloader.Augment(pieces, normalize)
-
-
-def network(left_out: set[Trick], images: np.ndarray) -> Airbench94:
-    """The network, its first weights drawn and computed."""
-    model = Airbench94(scale=1 / 9 if Trick.muon in left_out else 1 / 256)
-    if Trick.dirac in left_out:
-        for group in (model.group1, model.group2, model.group3):
-            draw_uniform(group)
-    if Trick.whitening not in left_out:
-        model.whiten(Tensor(images))
+def fresh(recipe: Recipe, data: Any, seed: int) -> nn.Module:
+    """The network before its first step."""
+    manual_seed(seed)
+    model = build.network(recipe, data.image_shape, len(data.classes))
+    build.whiten(recipe, model, data.train, Normalize(data.mean, data.std))
     return model
 
 
-def make_trainer(
-    model: Airbench94, batch_size: int, batches: int, epochs: int, left_out: set[Trick], lookahead: bool
-) -> Trainer:
-    """Loss, optimizer and learning rates."""
-    steps = epochs * batches
-    loss = nn.CrossEntropyLoss(label_smoothing=0.0 if Trick.smoothing in left_out else 0.2)
-    schedule: Callable[[int], float] | Sequence[Callable[[int], float]]
-    if Trick.muon in left_out:
-        optimizer: Any = nesterov(model, batch_size)
-        schedule = triangle(steps, peak=0.23, start=0.2, final=0.07)
-    else:
-        optimizer, falling = muon(model, batch_size), triangle(steps, peak=0)
-        schedule = [triangle(min(WHITENING_EPOCHS, epochs) * batches, peak=0), falling, falling, falling]
-    if lookahead:
-        optimizer = Lookahead(optimizer, k=5, alpha=lambda step: 1 - 0.95**5 * (step / steps) ** 3)
-    return Trainer(model, optimizer, loss, schedule)
+def train(recipe: Recipe, data: Any, seed: int, quiet: bool = False) -> dict[str, Any]:
+    """Train with one seed: accuracy in every kind of view, and seconds of each epoch."""
+    batches, tests = loaders(recipe, data, seed)
+    trainer = build.trainer(recipe, fresh(recipe, data, seed), len(batches))
+    observers = [build.Resting(recipe), *([] if quiet else [Lines()])]
+    trainer.fit(batches, None if quiet else tests, recipe.epochs, observers)
+    scores = {name: accuracy(*trainer.predict(tests, view)) for name, view in VIEWS.items()}
+    seconds = [record["seconds"] for record in trainer.history]
+    return {"seed": seed, "seconds": seconds, "waiting": sum(r["waiting"] for r in trainer.history), **scores}
 
 
-def accuracy(model: nn.Module, loader: dataloader.DataLoader, views: training.Views | None) -> float:
-    """Of the test images, seen once or in several views."""
-    return training.accuracy(*training.predict(model, loader, views))
+def as_table(runs: list[dict[str, Any]]) -> Table:
+    """Accuracies of every seed and their mean."""
+    table = Table(
+        "seed", *VIEWS, "seconds", "of an epoch", "waiting", title="test accuracy", box=None, title_justify="left"
+    )
+    for column in table.columns:
+        column.justify = "right"
+    for run in runs:
+        shares = [f"{run[name]:.2%}" for name in VIEWS]
+        seconds = run["seconds"]
+        times = f"{sum(seconds):.0f}", f"{statistics.mean(seconds):.1f}", f"{run['waiting']:.2f} s"
+        table.add_row(str(run["seed"]), *shares, *times)
+    if runs:
+        table.add_row("mean", *(f"{statistics.mean(run[name] for run in runs):.2%}" for name in VIEWS))
+    return table
 
 
-def macs(model: Airbench94) -> int:
-    """Multiply-accumulates of one image on its way through the convolutions and the head."""
-    return tinytorch.summary(model, (1, 3, 32, 32), memory=False).macs.value
+# ---- against PyTorch ------------------------------------------------------------------------------------------------
 
 
-def report(result: dict[str, Any]) -> None:
-    """Print the figures."""
-    seconds = result["seconds_per_epoch"]
-    print(f"{sum(seconds):.1f} s of training, {sum(seconds) / len(seconds):.1f} s per epoch")
-    for name in VIEWS:
-        print(f"test accuracy, {name.replace('_', ' ')}: {result[f'accuracy_{name}']:.2%}")
-    print(f"{result['training_pflop']:.3f} PFLOP of training: forward and backward are counted as three forwards")
+def race(recipe: Recipe, data: Any, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a step of each library, in turns, after their losses were compared."""
+    batches, _ = loaders(recipe, data, 0)
+    images, labels = next(iter(batches))
+    runners = [ours(recipe, data, images, labels)]
+    if torch94.torch is not None:
+        torch94.torch.set_num_threads(get_num_threads())
+        ways = (("torch NCHW", False, False), ("torch NHWC", True, False), ("torch NHWC bf16", True, True))
+        runners += [theirs(recipe, data, images, labels, *way) for way in ways]
+    return measure(runners, Effort(rounds, 0.0), TOLERANCE, recipe=recipe.model).seconds
+
+
+def ours(recipe: Recipe, data: Any, images: Tensor, labels: Tensor) -> Runner:
+    """A step of this library."""
+    trainer = build.trainer(replace(recipe, epochs=10**6), fresh(recipe, data, 0), 1)
+    trainer.model.train()
+
+    def step() -> float:
+        return trainer._train_batch(images, labels)
+
+    return Runner("tinytorch", step, lambda: [np.array(step()) for _ in range(2)])
+
+
+def theirs(recipe: Recipe, data: Any, images: Tensor, labels: Tensor, name: str, last: bool, half: bool) -> Runner:
+    """The same step in PyTorch, with channels last in memory or not, in autocast to bfloat16 or not."""
+    torch = torch94.torch
+    model = fresh(recipe, data, 0)
+    layout = torch.channels_last if last else torch.contiguous_format
+    twin = torch94.network(model.state_dict(), model.scale).to(memory_format=layout).train()
+    by_name = dict(twin.named_parameters())
+    groups = build.trainer(recipe, model, 1).optimizer.param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    *by_sgd, by_muon = [([by_name[names[id(p)]] for p in group["params"]], group) for group in groups]
+    settings = ("lr", "momentum", "weight_decay", "nesterov")
+    optimizer = torch94.Steps(
+        [(params, {name: group[name] for name in settings}) for params, group in by_sgd], *by_muon
+    )
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    x = torch.tensor(images.numpy()).contiguous(memory_format=layout)
+
+    def forward(batch: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return twin(batch)
+
+    whole = step_runner(name, forward, optimizer, loss, x, torch.tensor(labels.numpy()))
+    return replace(whole, outputs=lambda: [np.array(whole.call()) for _ in range(2)])
+
+
+def epochs_table(steps: dict[str, list[float]], batches: int) -> Table:
+    """Seconds of an epoch by the median step, and the ratio to ours."""
+    title = f"an epoch of {batches} steps, {get_num_threads()} threads"
+    table = Table("library", "step", "epoch", "ours is faster by", title=title, box=None, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, seconds in steps.items():
+        step = statistics.median(seconds)
+        ratio = step / statistics.median(steps["tinytorch"])
+        table.add_row(name, f"{step:.3f} s", f"{step * batches:.1f} s", f"{ratio:.2f}×")
+    return table
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.cli.command import refused, tinytorch
 from tinytorch import datasets
 from tinytorch.cli.main import app
 from tinytorch.cli.progress import Progress
@@ -25,20 +26,6 @@ from tinytorch.io.checkpoint import load_arrays, load_state, save_state
 from tinytorch.io.run import Run
 
 SMALL = ["--model", "mlp", "--batch-size", "300"]
-
-
-def tinytorch(*args: object, code: int = 0):
-    """Run a command; on failure the message must be one paragraph on standard error."""
-    result = CliRunner().invoke(app, [str(arg) for arg in args])
-    assert result.exit_code == code, (result.output, result.exception)
-    assert "Traceback" not in result.output
-    if code == 2:
-        assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    return result
-
-
-def refused(*args: object) -> str:
-    return tinytorch(*args, code=2).stderr
 
 
 @pytest.fixture(scope="module")

@@ -13,27 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from tinytorch.cli.main import app
+from tests.cli.command import refused, tinytorch
 from tinytorch.cli.train import _seconds
 from tinytorch.io.checkpoint import load_arrays, load_state
 from tinytorch.io.run import Run
 
 SMALL = ["--model", "mlp", "--batch-size", "300"]
 ROOT = Path(__file__).parent.parent.parent
-
-
-def tinytorch(*args: object, code: int = 0):
-    result = CliRunner().invoke(app, [str(arg) for arg in args])
-    assert result.exit_code == code, (result.output, result.exception)
-    if code == 2:
-        assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    return result
-
-
-def refused(*args: object) -> str:
-    return tinytorch(*args, code=2).stderr
 
 
 @pytest.fixture

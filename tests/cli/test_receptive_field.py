@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.cli import command
 from tinytorch.analysis.receptive_field import Effective, Extent, Field, effective
 from tinytorch.cli.main import app
 from tinytorch.io.field_plot import draw_field
@@ -18,17 +20,7 @@ from tinytorch.models import create
 BOX, BEYOND = "#D55E00", "#0072B2"
 
 
-def tinytorch(*args: object, code: int = 0):
-    """Run a command; on failure the message must be one paragraph on standard error."""
-    result = CliRunner().invoke(app, ["receptive-field", *map(str, args)])
-    assert result.exit_code == code, (result.output, result.exception)
-    if code == 2:
-        assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-    return result
-
-
-def refused(*args: object) -> str:
-    return tinytorch(*args, code=2).stderr
+tinytorch, refused = partial(command.tinytorch, "receptive-field"), partial(command.refused, "receptive-field")
 
 
 @pytest.fixture

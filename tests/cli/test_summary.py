@@ -7,12 +7,14 @@ import io
 import json
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.cli import command
 from tinytorch import models
 from tinytorch.cli.main import app
 from tinytorch.core import random
@@ -22,15 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "summary.md"
 DIGITS = ("digits-cnn", "--input", "2,1,8,8")
 
 
-def tinytorch(*args: object, code: int = 0):
-    result = CliRunner().invoke(app, ["summary", *map(str, args)])
-    assert result.exit_code == code, (result.output, result.exception)
-    assert "Traceback" not in result.output
-    return result
-
-
-def refused(*args: object) -> str:
-    return tinytorch(*args, code=2).stderr
+tinytorch, refused = partial(command.tinytorch, "summary"), partial(command.refused, "summary")
 
 
 @pytest.fixture(scope="module")

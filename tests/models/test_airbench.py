@@ -7,10 +7,10 @@ import pytest
 
 from tinytorch import models, no_grad
 from tinytorch.core.losses import CrossEntropyLoss
-from tinytorch.core.optimizers import SGD
 from tinytorch.core.random import manual_seed
 from tinytorch.core.tensor import Tensor
-from tinytorch.models.airbench import Airbench94, muon, nesterov
+from tinytorch.models.airbench import Airbench94
+from tinytorch.recipes import build, load
 
 SMALL = (8, 12, 16)
 
@@ -93,48 +93,54 @@ def test_groups_start_as_the_identity_on_their_first_channels():
     assert np.abs(group.conv1.weight.data[24:]).max() <= 1 / np.sqrt(24 * 9)
 
 
+def test_or_at_random():
+    group = network(identity=False).group1
+    assert (group.conv1.weight.data != 0).all() and (group.conv2.weight.data != 0).all()
+
+
 def test_the_head_starts_with_variance_one_and_weights_depend_on_the_seed():
     model = network()
     assert model.head.weight.data.std() == pytest.approx(1, rel=1e-4)
     np.testing.assert_equal(model.state_dict(), network().state_dict())
 
 
-# ---- its optimizers -----------------------------------------------------------------------------------------
+# ---- its recipes --------------------------------------------------------------------------------------------
+
+RECIPES = ["fast94", "airbench94"]
 
 
-def test_every_parameter_has_one_place():
-    for optimizer in (muon, nesterov):
-        model = network()
-        held = [p for group in optimizer(model).param_groups for p in group["params"]]
-        assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
-        assert len(held) == 1 + 6 + 6 + 1  # the whitening's bias, filters, biases, the head
+def optimizer_of(name, model, batches=100):
+    return build.trainer(load(name), model, batches).optimizer
 
 
-def test_a_first_convolution_that_was_not_whitened_is_learned():
-    model = Airbench94(widths=SMALL)
-    filters = muon(model).param_groups[3]["params"]
-    assert any(p is model.whitening.weight for p in filters) and len(filters) == 7
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_parameter_has_one_place(name):
+    model = network()
+    held = [p for group in optimizer_of(name, model).param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert len(held) == 1 + 6 + 6 + 1  # the whitening's bias, filters, biases, the head
 
 
-@pytest.mark.parametrize("batch_size", [500, 1024])
-def test_rates_are_those_of_a_loss_summed_over_the_batch(batch_size):
+def test_rates_are_those_of_a_loss_summed_over_the_batch():
     """A step with these settings and the mean is the records' step with the sum: the same lr per image, the same decay."""
-    published = [(0.053, 2e-6 * batch_size)] * 2 + [(0.67, 2e-6 * batch_size)]
-    for group, (lr, decay) in zip(muon(network(), batch_size).param_groups, published, strict=False):
-        assert group["lr"] / batch_size == pytest.approx(lr)
-        assert group["lr"] * group["weight_decay"] == pytest.approx(decay)
+    published = [(0.053, 2e-6 * 2000)] * 2 + [(0.67, 2e-6 * 2000)]
+    for group, (lr, decay) in zip(optimizer_of("fast94", network()).param_groups, published, strict=False):
+        assert group["lr"] / 2000 == pytest.approx(lr)
+        assert group["lr"] * group["weight_decay"] == pytest.approx(decay, rel=0.002)
     kilostep = 1024 * (1 + 1 / (1 - 0.85))
-    for group, factor in zip(nesterov(network(), batch_size).param_groups, (64, 1), strict=True):
-        assert group["lr"] / batch_size == pytest.approx(factor * 11.5 / kilostep)
-        assert group["lr"] * group["weight_decay"] == pytest.approx(0.0153 * batch_size / kilostep)
+    for group, factor in zip(optimizer_of("airbench94", network()).param_groups, (1, 64, 1), strict=True):
+        assert group["lr"] / 1024 == pytest.approx(factor * 11.5 / kilostep)
+        assert group["lr"] * group["weight_decay"] == pytest.approx(0.0153 * 1024 / kilostep, rel=0.002)
 
 
-@pytest.mark.parametrize("optimizer", [muon, nesterov])
-def test_it_learns_four_images_by_heart(optimizer):
-    scale = 1 / 16 if optimizer is muon else 1 / 9
-    model = network(scale=scale)
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_learns_four_images_by_heart(name):
+    model = network(scale=1 / 16 if name == "fast94" else 1 / 9)
     x, labels, loss = Tensor(images(4, 3, 32, 32)), Tensor(np.arange(4)), CrossEntropyLoss()
-    steps = optimizer(model, 4)
+    steps = optimizer_of(name, model)
+    for group in steps.param_groups:
+        if group["lr"] > 1:  # made for two thousand images
+            group["lr"] /= 500
     losses = []
     for _ in range(30):
         steps.zero_grad()
@@ -143,7 +149,6 @@ def test_it_learns_four_images_by_heart(optimizer):
         steps.step()
         losses.append(value.item())
     assert min(losses[-5:]) < 0.2 * losses[0]
-    assert isinstance(nesterov(model), SGD)
 
 
 def record_muon(parameters, batch_size, torch):
@@ -183,13 +188,16 @@ def record_sgd(parameters, batch_size, torch):
     return torch.optim.SGD(groups, momentum=0.85, nesterov=True).step
 
 
-@pytest.mark.parametrize(("ours", "theirs", "scale"), [(muon, record_muon, 1 / 256), (nesterov, record_sgd, 1 / 9)])
-def test_three_steps_are_those_of_the_records(ours, theirs, scale):
+@pytest.mark.parametrize(
+    ("name", "record", "batch_size", "scale"),
+    [("fast94", record_muon, 2000, 1 / 256), ("airbench94", record_sgd, 1024, 1 / 9)],
+)
+def test_three_steps_are_those_of_the_records(name, record, batch_size, scale):
     torch = pytest.importorskip("torch")
     model = network(np.float64, scale=scale, widths=(24, 28, 32))  # no filters with more rows than columns
     state = {name: torch.from_numpy(array) for name, array in model.state_dict().items()}
     learned = {name: state[name].requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
-    optimizer, step = ours(model, 6), theirs(learned, 6, torch)
+    optimizer, step = optimizer_of(name, model), record(learned, batch_size, torch)
     loss = CrossEntropyLoss(label_smoothing=0.2)
     for number in range(3):
         x = np.random.default_rng(number).standard_normal((6, 3, 32, 32))
@@ -200,10 +208,10 @@ def test_three_steps_are_those_of_the_records(ours, theirs, scale):
         for p in learned.values():
             p.grad = None
         logits = twin(state, torch.from_numpy(x), True, scale)
-        torch.nn.functional.cross_entropy(
-            logits, torch.from_numpy(labels), label_smoothing=0.2, reduction="sum"
-        ).backward()
+        mean = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.2)
+        (batch_size * mean).backward()  # the sum over as many images
         step()
     for name, p in model.named_parameters():
         if name in learned:
-            np.testing.assert_allclose(p.data, learned[name].detach().numpy(), rtol=0, atol=1e-7, err_msg=name)
+            theirs = learned[name].detach().numpy()  # whose decay is not rounded to three digits
+            np.testing.assert_allclose(p.data, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=name)

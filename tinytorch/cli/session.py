@@ -125,10 +125,22 @@ def normalizer(config: RunConfig) -> Normalize:
 
 
 def train_loader(config: RunConfig, data: Data) -> DataLoader:
-    """Shuffled, augmented batches of the training images."""
+    """Shuffled, augmented batches of the training images.
+
+    Raises
+    ------
+    ValueError
+        If there are too few for one batch, and smaller ones are to be left out.
+    """
+    size = config.recipe.batch_size
+    if config.recipe.drop_last and size > len(data.train):
+        raise ValueError(
+            f"batch_size must be at most the {len(data.train):,} training images where drop_last leaves smaller "
+            f"batches out, got {size:,}"
+        )
     return DataLoader(
         data.train,
-        batch_size=config.recipe.batch_size,
+        batch_size=size,
         shuffle=True,
         drop_last=config.recipe.drop_last,
         seed=config.seed,

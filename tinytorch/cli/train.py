@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 TIME_IS_UP = 124  # the exit code of timeout(1)
+_SETTINGS = (
+    "model",
+    "epochs",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "schedule",
+    "clip_norm",
+    "accumulate",
+)  # of a recipe
 
 
 def train(
@@ -180,8 +190,8 @@ def _continue(
     run = Run.open(out or _latest(_dataset(dataset, recipe_name), recipe_name or settings.get("model")))
     config = run.config
     if recipe_name is not None:
-        named = replace(session.recipe("", recipe_name), **{**settings, "epochs": config.recipe.epochs})
-        if named != config.recipe:
+        options_may_differ = {name: getattr(config.recipe, name) for name in _SETTINGS}
+        if replace(session.recipe("", recipe_name), **options_may_differ) != config.recipe:
             raise ValueError(
                 f"the run in {run.folder} has another recipe than {recipe_name}; leave --recipe out to resume"
             )

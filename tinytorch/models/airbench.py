@@ -1,7 +1,6 @@
-"""The network of CIFAR-10's speed records, and the optimizers that train it in eight to ten epochs.
+"""The network of CIFAR-10's speed records. The recipe fast94 trains it; what each trick does is in docs/recipes.md.
 
-K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, and its successor with Muon,
-github.com/KellerJordan/cifar10-airbench. What each trick does is in docs/recipes.md.
+K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 from tinytorch.core.activations import GELU
 from tinytorch.core.fusion import conv_block
 from tinytorch.core.initial import dirac_, whiten_
-from tinytorch.core.layers import Linear, Module, Parameter
-from tinytorch.core.optimizers import SGD, Combined, Muon
+from tinytorch.core.layers import Linear, Module
 from tinytorch.core.spatial import BatchNorm2d, Conv2d, MaxPool2d
 from tinytorch.core.tensor import Tensor
 from tinytorch.models.convnets import checked
@@ -20,15 +18,17 @@ from tinytorch.models.initial import draw_uniform
 class ConvGroup(Module):
     """Convolution, pooling, normalisation, GELU; convolution, normalisation, GELU.
 
-    The convolutions start as the identity on their first channels; the scales of the normalisation stay at 1.
+    The scales of the normalisation stay at 1.
 
     Parameters
     ----------
     channels, width : int
         Of input and output.
+    identity : bool
+        Whether the convolutions start as the identity on their first channels.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, identity: bool = True) -> None:
         self.conv1 = Conv2d(channels, width, 3, padding=1, bias=False)
         self.pool = MaxPool2d(2)
         self.norm1 = _normalisation(width)
@@ -36,7 +36,7 @@ class ConvGroup(Module):
         self.norm2 = _normalisation(width)
         self.gelu = GELU()
         draw_uniform(self)
-        for conv in (self.conv1, self.conv2):
+        for conv in (self.conv1, self.conv2) if identity else ():
             dirac_(Tensor.wrap(conv.weight.data[: conv.in_channels]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,6 +65,8 @@ class Airbench94(Module):
         Channels of the groups.
     scale : float
         Of the logits: 1/9 as in the paper, with SGD. The variant with Muon has 1 / widths[-1].
+    identity : bool
+        Whether the convolutions of the groups start as the identity.
 
     Raises
     ------
@@ -78,14 +80,15 @@ class Airbench94(Module):
         num_classes: int = 10,
         widths: tuple[int, int, int] = (64, 256, 256),
         scale: float = 1 / 9,
+        identity: bool = True,
     ) -> None:
         channels, height, width = checked(input_shape, at_least=25)
         self.whitening = Conv2d(channels, 2 * channels * 2 * 2, 2)
         draw_uniform(self.whitening)
         self.gelu = GELU()
-        self.group1 = ConvGroup(self.whitening.out_channels, widths[0])
-        self.group2 = ConvGroup(widths[0], widths[1])
-        self.group3 = ConvGroup(widths[1], widths[2])
+        self.group1 = ConvGroup(self.whitening.out_channels, widths[0], identity)
+        self.group2 = ConvGroup(widths[0], widths[1], identity)
+        self.group3 = ConvGroup(widths[1], widths[2], identity)
         self.pool = MaxPool2d(3)
         places = ((height - 1) // 8 // 3) * ((width - 1) // 8 // 3)
         self.head = Linear(widths[2] * places, num_classes, bias=False)
@@ -102,47 +105,3 @@ class Airbench94(Module):
         """Make the first convolution whiten these images, (N, C, H, W), for good: its filters are not trained."""
         whiten_(self.whitening.weight, images)
         self.whitening.weight.requires_grad = False
-
-
-def _parts(model: Airbench94) -> dict[str, list[Parameter]]:
-    """What is trained, by the settings it is trained with."""
-    parts: dict[str, list[Parameter]] = {"whitening": [], "filters": [], "norms": [], "head": []}
-    for name, p in model.named_parameters():
-        part = "whitening" if p is model.whitening.bias else "head" if "head" in name else None
-        if p.requires_grad:
-            parts[part or ("norms" if "norm" in name else "filters")].append(p)
-    return parts
-
-
-def muon(model: Airbench94, batch_size: int = 2000) -> Combined:
-    """The optimizer of the record with Muon, for a loss that is the mean over the batch.
-
-    Filters are moved by `Muon`, and kept at a constant norm; biases and the head by SGD, which takes
-    `weight_decay` · lr off the weights in each step whatever the learning rate. Groups: the bias of the whitening, the
-    biases of the normalisations, the head, the filters.
-    """
-    parts, decay = _parts(model), 2e-6 * batch_size
-    rates = {"whitening": 0.053 * batch_size, "norms": 0.053 * batch_size, "head": 0.67 * batch_size}
-    groups = [{"params": parts[name], "lr": lr, "weight_decay": decay / lr} for name, lr in rates.items()]
-    return Combined(
-        SGD(groups, momentum=0.85, nesterov=True),
-        Muon(parts["filters"], lr=0.24, momentum=0.6, weight_decay=0.0, ns_steps=3, normalize=True),
-    )
-
-
-def nesterov(model: Airbench94, batch_size: int = 1024) -> SGD:
-    """The optimizer of the paper, for a loss that is the mean over the batch; `Airbench94.scale` is then 1/9.
-
-    Momentum m makes steps 1 + 1 / (1 − m) times as long; the paper's rates are before that. Biases of normalisations
-    learn 64 times as fast. Groups: these biases, everything else.
-    """
-    momentum = 0.85
-    share = batch_size / 1024 / (1 + 1 / (1 - momentum))
-    lr, decay = 11.5 * share, 0.0153 * share
-    parts = _parts(model)
-    others = parts["whitening"] + parts["filters"] + parts["head"]
-    groups = [
-        {"params": parts["norms"], "lr": 64 * lr, "weight_decay": decay / (64 * lr)},
-        {"params": others, "lr": lr, "weight_decay": decay / lr},
-    ]
-    return SGD(groups, momentum=momentum, nesterov=True)

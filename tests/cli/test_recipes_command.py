@@ -1,0 +1,120 @@
+"""Training by recipes: those that come with the package, and one's own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.command import refused, tinytorch
+from tinytorch import recipes
+from tinytorch.io.checkpoint import load_arrays, load_state
+from tinytorch.io.run import Run
+
+MINE = """
+dataset = "digits"
+goal = {goal}
+model = "mlp"
+epochs = 2
+batch_size = 300
+optimizer = "sgd"
+lr = 0.05
+optimizer_options = {{ momentum = 0.9, nesterov = true }}
+schedule = "triangle"
+label_smoothing = 0.1
+ema = 0.5
+views = "mirrored"
+
+[[groups]]
+names = ["*.bias"]
+optimizer = "adamw"
+lr = 0.01
+epochs = 1
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(MINE.format(goal=0.2))
+    return tmp_path
+
+
+def test_recipes_are_listed_and_printed_to_copy(here):
+    listed = tinytorch("recipes").stdout
+    assert all(name in listed for name in recipes.names()) and "94.00 %" in listed
+    Path("copy.toml").write_text(tinytorch("recipes", "mnist").stdout)
+    assert recipes.load("copy.toml") == recipes.load("mnist")
+    assert "got 'mnits'; did you mean 'mnist'?" in refused("recipes", "mnits")
+
+
+def test_one_s_own_recipe_trains_what_it_was_made_for(here):
+    printed = tinytorch("train", "--recipe", "mine.toml").stdout
+    run = Run.open(Path("runs/digits-mine-1"))
+    assert run.config.recipe == recipes.load("mine.toml")
+    assert "mirrored" in printed and "goal 20.00 %   reached in epoch" in printed and "PFLOP" in printed
+    groups = load_state(run.folder / "checkpoint.safetensors")["optimizer"]["optimizers"]
+    assert [[g["lr"] for g in groups[str(i)]["param_groups"]] for i in range(2)] == [[0.0], [pytest.approx(0.05 / 8)]]
+
+
+def test_the_result_tells_time_and_arithmetic_to_the_goal(here):
+    tinytorch("train", "--recipe", "mine.toml", "--out", "x")
+    result = json.loads(Path("x/result.json").read_text())
+    goal = result["goal"]
+    assert goal["accuracy"] == 0.2 and goal["reached"] and 0 < goal["train_seconds"] <= result["train_seconds"]
+    macs = 64 * 1000 + 1000 * 10  # a hidden layer and a classifier
+    assert result["pflop"] == pytest.approx(6 * macs * 2 * 1500 / 1e15)
+    assert goal["pflop"] == pytest.approx(result["pflop"] * goal["epoch"] / 2)
+    assert 0 <= result["waiting_seconds"] < result["train_seconds"]
+
+
+def test_a_goal_that_is_missed_is_called_so(here):
+    Path("mine.toml").write_text(MINE.format(goal=1))
+    printed = tinytorch("train", "--recipe", "mine.toml", "--epochs", 1, "--out", "x").stdout
+    assert "not reached after" in printed
+    assert not json.loads(Path("x/result.json").read_text())["goal"]["reached"]
+
+
+def test_what_is_saved_and_tested_is_the_average(here):
+    tinytorch("train", "--recipe", "mine.toml", "--out", "x")
+    state = load_state(Path("x/checkpoint.safetensors"))
+    weights, _ = load_arrays(Path("x/model.safetensors"))
+    np.testing.assert_equal(weights, state["average"])
+    assert (weights["hidden.weight"] != state["model"]["hidden.weight"]).any()
+    result = json.loads(Path("x/result.json").read_text())
+    shown = {
+        views: json.loads(tinytorch("evaluate", "x", "--views", views, "--json").stdout)["test_accuracy"]
+        for views in ("plain", "mirrored")
+    }
+    assert shown == {"plain": result["test_accuracy"], "mirrored": result["accuracy_in_views"]}
+    assert json.loads(tinytorch("evaluate", "x", "--json").stdout)["views"] == "mirrored"
+    assert "--views must be one of plain, mirrored" in refused("evaluate", "x", "--views", "six")
+
+
+def test_options_change_a_recipe_and_resuming_needs_none(here):
+    options = ("--lr", 0.2, "--accumulate", 3)
+    tinytorch("train", "--recipe", "mine.toml", *options, "--wall-time", "0.0001s", code=124)
+    tinytorch("train", "--recipe", "mine.toml", "--resume")
+    tinytorch("train", "--recipe", "mine.toml", *options, "--out", "whole")
+    run = Run.open(Path("runs/digits-mine-1"))
+    assert (run.config.recipe.lr, run.config.recipe.accumulate) == (0.2, 3)
+    for name in ("model.safetensors", "best.safetensors"):
+        assert (run.folder / name).read_bytes() == (Path("whole") / name).read_bytes()
+
+
+def test_a_run_is_not_resumed_by_another_recipe(here):
+    tinytorch("train", "--recipe", "mine.toml", "--wall-time", "0.0001s", "--out", "x", code=124)
+    assert "the run in x has another recipe than mnist; leave" in refused(
+        "train", "--recipe", "mnist", "--resume", "--out", "x"
+    )
+
+
+def test_bad_recipes_are_refused_before_anything_is_written(here):
+    assert "got 'fast49'; did you mean 'fast94'?" in refused("train", "--recipe", "fast49")
+    assert "there is no recipe none.toml; copy one" in refused("train", "--recipe", "none.toml")
+    assert "the recipe pictures was made for no data set in particular" in refused("train", "--recipe", "pictures")
+    Path("mine.toml").write_text(MINE.format(goal=1) + "options = { beta = 1 }\n")
+    assert "AdamW has no setting beta; it has lr" in refused("train", "--recipe", "mine.toml")
+    Path("mine.toml").write_text('dataset = "digits"\nmodel = "mlp"\nepochs = 1\nbatch_size = 5000\ndrop_last = true')
+    assert "batch_size must be at most the 1,500 training images" in refused("train", "--recipe", "mine.toml")
+    assert [path.name for path in here.iterdir()] == ["mine.toml"]
