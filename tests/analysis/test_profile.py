@@ -17,6 +17,7 @@ from tinytorch import Tensor, nn, no_grad, ones, profile, randn
 from tinytorch.analysis import profile as profiling
 from tinytorch.analysis.roofline import Machine
 from tinytorch.core.autograd import record
+from tinytorch.core.dataloader import DataLoader, TensorDataset
 from tinytorch.core.fusion import conv_block
 from tinytorch.core.spatial import SimpleCNN
 from tinytorch.io.timeline import save_trace, timeline
@@ -106,6 +107,34 @@ def test_forward_and_backward_go_to_the_layer(clock):
         ("Around", 0, 1), ("layers", 1, 1), ("0", 2, 1), ("1", 2, 1), ("outside the model", 0, 0),
     ]  # fmt: skip
     assert p.ns == own_sum(p) == sum(p.steps) == 207 + 2110 + 36 + 30
+
+
+def test_waits_for_a_loader_have_a_row_of_their_own(clock):
+    def slow(images, rng):
+        clock.pass_(40 * MS)
+        return images
+
+    model = Wait(clock, 3 * MS, 50 * MS)
+    loader = DataLoader(TensorDataset(np.ones((6, 3), np.float32)), batch_size=2, transform=slow, prefetch=0)
+    with profile(model) as p:
+        for (x,) in loader:
+            model(x)
+            clock.pass_(9 * MS)
+    assert [(row.name, row.depth, row.own_ns // MS) for row in p.rows] == [
+        ("waiting for data", 0, 120), ("Wait", 0, 9), ("outside the model", 0, 27),
+    ]  # fmt: skip
+    assert p.waited == 120 * MS and p["waiting for data"].calls == 4  # the last finds that there is nothing more
+    assert p.steps == ((40 + 3 + 9 + 40) * MS, (3 + 9 + 40) * MS, (3 + 9) * MS) and p.ns == own_sum(p)
+    assert "(forward 3.00, backward 0.00, outside the model 9.00, waiting for data 40.00)" in p.table(200)
+
+
+def test_what_the_thread_of_a_loader_does_is_no_wait(clock):
+    model = Wait(clock, 3, 50)
+    loader = DataLoader(TensorDataset(np.ones((6, 3), np.float32)), batch_size=2, prefetch=3)
+    with profile(model) as p:
+        for (x,) in loader:
+            model(x)
+    assert p.waited == 0 and p["waiting for data"].calls == 4
 
 
 def test_a_layer_in_two_places_has_a_row_in_each(clock):

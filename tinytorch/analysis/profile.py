@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Way = Literal["forward", "backward"]
 Shape = tuple[int, ...]
 OUTSIDE = "outside the model"
+WAITING = "waiting for data"
 _THREADS: dict[Way, int] = {"forward": 1, "backward": 2}
 
 
@@ -246,7 +247,7 @@ class Profile:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """A row for every layer in the order of calls, and one for what is outside the model."""
+        """A row for every layer in the order of calls, for waits for data, and for what is outside the model."""
         begun = self._of_steps()[self.first_apart].start
         of: dict[Layer, list[Span]] = {layer: [] for layer in self._step.walk()}
         for span in self.spans:
@@ -256,6 +257,11 @@ class Profile:
         rows = [_row(layer, of) for layer in layers if any(of[inner] for inner in layer.walk())]
         own = [replace(_own(of[self._step], way), bytes=0) for way in _THREADS]  # an optimizer does not tell its bytes
         return (*rows, Row("", OUTSIDE, "", 0, 0, (), (), (), (), (), *own, *own))
+
+    @property
+    def waited(self) -> int:
+        """Nanoseconds in which the steps that count waited for a DataLoader."""
+        return sum(row.own_ns for row in self.rows if row.path == WAITING)
 
     def step(self, number: int) -> Profile:
         """One step as a profile of its own; they are counted from 0, and -1 is the last.
@@ -418,6 +424,7 @@ class _Recorder(Watcher):
     def __init__(self, model: Module) -> None:
         self.model = model
         self.step = Layer("", OUTSIDE)
+        self._waits = Layer(WAITING, "DataLoader", self.step)
         self.spans: list[Span] = []
         self._stack: list[Span] = []
         self._layers: dict[tuple[Layer, Module], Layer] = {}
@@ -472,6 +479,11 @@ class _Recorder(Watcher):
         span = self._stack[-1]
         span.macs += problem.macs
         span.algorithms.append(algorithm)
+
+    def waiting(self, loader: Any, run: Callable[[], Any]) -> Any:
+        if self._waits not in self.step.layers:
+            self.step.layers.append(self._waits)
+        return self._timed(Span(self._waits, "forward"), run)
 
     def backward(self, node: Node, run: Callable[[], Any]) -> Any:
         made = self._made.get(node.backward) if node.backward else None

@@ -46,8 +46,10 @@ def _head(profile: Profile) -> str:
     milliseconds = _milliseconds(profile)
     steps = len(profile.counted)
     outside = profile.rows[-1].own_ns
-    forward = sum(row.own_forward.ns for row in profile.rows[:-1])
-    parts = {"forward": forward, "backward": profile.ns - forward - outside, "outside the model": outside}
+    forward = sum(row.own_forward.ns for row in profile.rows[:-1]) - profile.waited
+    backward = profile.ns - forward - outside - profile.waited
+    parts = {"forward": forward, "backward": backward, "outside the model": outside}
+    parts |= {"waiting for data": profile.waited} if profile.waited else {}
     times = ", ".join(f"{name} {milliseconds(ns)}" for name, ns in parts.items())
     head = f"{profile.kind}, {steps} step{'s' * (steps > 1)} of {milliseconds(profile.ns)} ms ({times})"
     head += f", {profile.threads} thread{'s' * (profile.threads > 1)}."

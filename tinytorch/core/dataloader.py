@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from tinytorch.core import random
 from tinytorch.core.tensor import Tensor, as_array
 from tinytorch.kernels import images as kernels
-from tinytorch.kernels import jit, memory
+from tinytorch.kernels import jit, memory, watch
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Batch = tuple[Tensor, ...]
@@ -164,7 +165,13 @@ class DataLoader:
     def __iter__(self) -> Iterator[Batch]:
         batches = self._batches(self.epoch)
         self.epoch += 1
-        return _prefetched(batches, self.prefetch) if self.prefetch else batches
+        return self._watched(_prefetched(batches, self.prefetch) if self.prefetch else batches)
+
+    def _watched(self, batches: Generator[Batch, None, None]) -> Iterator[Batch]:
+        """The same batches; who watches is told of every time that the loop waits for one."""
+        with closing(batches):
+            while (batch := watch.waiting(self, partial(next, batches, None))) is not None:
+                yield batch
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the item numbers in the order in which an epoch visits them."""
@@ -173,7 +180,7 @@ class DataLoader:
         # NumPy pads a short seed with zeros: the last 1 keeps the order apart from the seeds of the batches.
         return np.random.default_rng([self.seed, epoch, 0, 1]).permutation(len(self.dataset))
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
         order = self.order(epoch)
         for i in range(len(self)):
             indices = order[i * self.batch_size : (i + 1) * self.batch_size]
@@ -199,7 +206,7 @@ def _at_least(name: str, value: int, least: int) -> int:
     return int(value)
 
 
-def _prefetched(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
+def _prefetched(batches: Iterator[Batch], depth: int) -> Generator[Batch, None, None]:
     """Run an iterator in a background thread that stays at most `depth` items ahead.
 
     The thread takes a permit for each item it prepares, and the consumer returns the permit with the item.

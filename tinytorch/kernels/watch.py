@@ -1,7 +1,8 @@
 """Who is told of what the library does: the one hook that summaries, profiles and drawings hang on.
 
 Nobody, as a rule; asking costs some tens of nanoseconds. Within `watching(watcher)` the watcher is told, in the thread
-that entered it, of every module that is called, every operation, every convolution and every step of a backward.
+that entered it, of every module that is called, every operation, every convolution, every step of a backward, and every
+wait for a batch.
 
 A watcher may ask for a rehearsal: then everything runs but the arithmetic. Arrays get their shapes and their storage,
 gradients flow, and no number means anything. Storage that nobody writes to costs no time, so the rehearsal of a large
@@ -45,6 +46,10 @@ class Watcher:
 
     def convolution(self, problem: Any, direction: str, algorithm: str, itemsize: int) -> None:
         """A direction of a convolution is about to be computed; ``itemsize`` is the bytes of a number."""
+
+    def waiting(self, loader: Any, run: Callable[[], Any]) -> Any:
+        """The next batch of a data loader is asked for; must return ``run()``."""
+        return run()
 
     def look(self, tensor: Any) -> None:
         """A number of a tensor is asked for, by an ``if`` for example; in a rehearsal it means nothing."""
@@ -90,3 +95,9 @@ def call(module: Any, inputs: tuple[Any, ...], run: Callable[[], Any], parts: tu
     if joined := tuple(part for part in parts if part is not None):
         by.fused(module, joined)
     return by.call(module, inputs, run)
+
+
+def waiting(loader: Any, run: Callable[[], Any]) -> Any:
+    """``run()``, as the time that a loop waits for a batch of ``loader``."""
+    by = watcher.get()
+    return run() if by is None else by.waiting(loader, run)
