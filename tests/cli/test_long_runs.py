@@ -247,7 +247,7 @@ def test_runs_are_listed(here):
 
 def test_evaluate_the_best_weights(here, digits):
     best = json.loads(tinytorch("evaluate", digits, "--best", "--json").stdout)
-    assert best["test_accuracy"] == json.loads((digits / "result.json").read_text())["best_test_accuracy"]
+    assert best["test_accuracy"] == json.loads((digits / "result.json").read_text())["best_accuracy"]
 
 
 # ---- processes -------------------------------------------------------------------------------------------------

@@ -118,3 +118,26 @@ def test_bad_recipes_are_refused_before_anything_is_written(here):
     Path("mine.toml").write_text('dataset = "digits"\nmodel = "mlp"\nepochs = 1\nbatch_size = 5000\ndrop_last = true')
     assert "batch_size must be at most the 1,500 training images" in refused("train", "--recipe", "mine.toml")
     assert [path.name for path in here.iterdir()] == ["mine.toml"]
+
+
+# ---- held out images ----------------------------------------------------------------------------------------
+
+
+def test_epochs_can_be_judged_by_images_that_are_held_out(here):
+    printed = tinytorch("train", "--recipe", "mine.toml", "--validation", 0.2, "--out", "x").stdout
+    assert "val. loss" in printed and "of the validation images" in printed
+    result = json.loads(Path("x/result.json").read_text())
+    records = [json.loads(line) for line in Path("x/history.jsonl").read_text().splitlines()]
+    assert [record["images"] for record in records] == [1200, 1200]
+    assert result["judged_by"] == "validation" and result["goal"]["epoch"] == 2
+    assert result["best_accuracy"] == max(record["validation_accuracy"] for record in records)
+    assert round(result["best_accuracy"] * 300, 6).is_integer()
+    shown = json.loads(tinytorch("evaluate", "x", "--views", "plain", "--json").stdout)
+    assert shown["test_images"] == 297 and shown["test_accuracy"] == result["test_accuracy"]
+    assert "has validation 0.2, got 0.1" in refused("train", "--resume", "--out", "x", "--validation", 0.1)
+
+
+def test_something_must_be_held_out_and_something_left(here):
+    assert "validation must be in [0, 1), got 1.0" in refused("train", "--validation", 1)
+    message = "validation 0.0001 of 1,500 training images leaves 1,500 to train on and 0 to judge by"
+    assert message in refused("train", "--validation", 0.0001)

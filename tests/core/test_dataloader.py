@@ -16,7 +16,9 @@ from tinytorch.core.dataloader import (
     Normalize,
     RandomCrop,
     RandomHorizontalFlip,
+    Subset,
     TensorDataset,
+    random_split,
 )
 from tinytorch.core.tensor import Tensor
 
@@ -330,3 +332,56 @@ def test_any_sequence_of_items_is_a_data_set(dataset):
     np.testing.assert_array_equal(y.numpy(), [0, 1])
     np.testing.assert_array_equal(x_last.numpy(), [[2, 2]])
     assert y_last.dtype == np.int64
+
+
+# ---- parts of data sets -----------------------------------------------------------------------------------
+
+
+def numbered(count):
+    return TensorDataset(np.arange(count, dtype=np.float32)[:, None], np.arange(count))
+
+
+class Items:
+    """A data set that is no Dataset."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return np.float32([index]), index
+
+
+@pytest.mark.parametrize("dataset", [numbered(5), Items()])
+def test_a_subset_has_its_items_in_its_order(dataset):
+    part = Subset(dataset, [4, 0, 2])
+    assert len(part) == 3 and part[1][0] == 0
+    (values, labels) = next(iter(DataLoader(part, batch_size=3)))
+    assert labels.numpy().tolist() == [4, 0, 2] and values.numpy().ravel().tolist() == [4, 0, 2]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.lists(st.floats(0.01, 1), min_size=1, max_size=4), st.integers(0, 9))
+def test_a_random_split_shares_every_item_out_once(count, weights, seed):
+    shares = [weight / sum(weights) for weight in weights]
+    parts = random_split(numbered(count), shares, seed)
+    assert sorted(i for part in parts for i in part.indices) == list(range(count))
+    assert all(abs(len(part) - share * count) <= len(shares) for part, share in zip(parts, shares, strict=True))
+    again = random_split(numbered(count), [len(part) for part in parts], seed)
+    assert all((a.indices == b.indices).all() for a, b in zip(parts, again, strict=True))
+
+
+def test_a_random_split_is_random_and_depends_on_the_seed():
+    first, other = (random_split(numbered(1000), [0.9, 0.1], seed)[1].indices for seed in (0, 1))
+    assert len(first) == 100 and 400 < first.mean() < 600 and set(first) != set(other)
+    random.manual_seed(3)
+    drawn = random_split(numbered(1000), [900, 100])[1].indices
+    random.manual_seed(3)
+    np.testing.assert_array_equal(random_split(numbered(1000), [900, 100])[1].indices, drawn)
+
+
+@pytest.mark.parametrize("lengths", [[3, 3], [6, -1], [0.5, 0.6], [1.5, -0.5], []])
+def test_a_split_must_add_up(lengths):
+    with pytest.raises(
+        ValueError, match="lengths must be shares that add up to 1, or numbers of items that add up to 5"
+    ):
+        random_split(numbered(5), lengths, 0)

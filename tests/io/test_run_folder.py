@@ -162,7 +162,7 @@ def test_the_index(run, tmp_path):
     (damaged / "config.json").write_text("{")
     first, second = summaries(tmp_path)
     assert (first.folder, first.state, first.dataset, first.model) == (str(run.folder), "finished", "digits", "mlp")
-    assert (first.epochs, first.epochs_wanted, first.test_accuracy, first.best_test_accuracy) == (3, 3, 0.7, 0.8)
+    assert (first.epochs, first.epochs_wanted, first.accuracy, first.best_accuracy) == (3, 3, 0.7, 0.8)
     assert second.folder == str(damaged) and second.state == "damaged" and "can't be used" in second.problem
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from tinytorch.cli.console import duration, percent
 from tinytorch.core.training import Observer, Step, Trainer
 
-_NAMES = ("epoch", "loss", "accuracy", "test loss", "test acc.", "images/s", "time")
+_NAMES = ("epoch", "loss", "accuracy", "{} loss", "{} acc.", "images/s", "time")
 _WIDTHS = (7, 9, 10, 11, 11, 10, 12)
 _NARROW = (0, 1, 4, 6)  # what fits 40 columns: epoch, loss, test accuracy, time
 _LEAST_BAR = 5  # columns; a shorter bar says nothing
@@ -30,9 +30,13 @@ class Progress(Observer):
     console : rich.console.Console
     batch_size : int
         Images in a step, for the speed that the live line shows.
+    judged : str
+        What the images that an epoch is judged by are called.
     """
 
-    def __init__(self, console: Console, batch_size: int) -> None:
+    def __init__(self, console: Console, batch_size: int, judged: str = "test") -> None:
+        short = judged if len(judged) < 5 else f"{judged[:3]}."
+        self._names = tuple(name.format(short) for name in _NAMES)
         self._console = console
         self._batch_size = batch_size
         live = Live(console=console, auto_refresh=False, transient=True)
@@ -48,7 +52,7 @@ class Progress(Observer):
     def started(self, trainer: Trainer, epochs: int, batches: int) -> None:
         """Print the header, and on resuming the epochs that were done before."""
         self._epochs, self._batches = epochs, batches
-        self._console.print(self._row(_NAMES), style="dim")
+        self._console.print(self._row(self._names), style="dim")
         for record in trainer.history:
             self._print_epoch(record)
         if self._live is not None:

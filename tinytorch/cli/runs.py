@@ -65,7 +65,7 @@ def _cells(summary: RunSummary) -> tuple[str, ...]:
 
     if summary.problem:
         return ("",) * 6
-    accuracies = (summary.test_accuracy, summary.best_test_accuracy)
+    accuracies = (summary.accuracy, summary.best_accuracy)
     shown = ("–" if value is None else percent(value) for value in accuracies)
     epochs = f"{summary.epochs}/{summary.epochs_wanted}"
     return (escape(summary.dataset), summary.model, epochs, *shown, duration(summary.train_seconds))

@@ -11,7 +11,7 @@ import tinytorch
 from tinytorch import datasets
 from tinytorch.core import finetune
 from tinytorch.core import functional as F
-from tinytorch.core.dataloader import DataLoader, Dataset, Normalize, TensorDataset
+from tinytorch.core.dataloader import DataLoader, Dataset, Normalize, TensorDataset, random_split
 from tinytorch.core.layers import Module
 from tinytorch.core.random import manual_seed
 from tinytorch.core.stopping import EarlyStopping
@@ -132,20 +132,48 @@ def train_loader(config: RunConfig, data: Data) -> DataLoader:
     ValueError
         If there are too few for one batch, and smaller ones are to be left out.
     """
-    size = config.recipe.batch_size
-    if config.recipe.drop_last and size > len(data.train):
+    size, train = config.recipe.batch_size, splits(config, data)[0]
+    if config.recipe.drop_last and size > len(train):
         raise ValueError(
-            f"batch_size must be at most the {len(data.train):,} training images where drop_last leaves smaller "
-            f"batches out, got {size:,}"
+            f"batch_size must be at most the {len(train):,} training images where drop_last leaves smaller batches "
+            f"out, got {size:,}"
         )
     return DataLoader(
-        data.train,
+        train,
         batch_size=size,
         shuffle=True,
         drop_last=config.recipe.drop_last,
         seed=config.seed,
         transform=build.augmentation(config.recipe, normalizer(config)),
     )
+
+
+def splits(config: RunConfig, data: Data) -> tuple[Dataset, Dataset | None]:
+    """Return the images to train on, and those that are held out of them; None if none are.
+
+    Raises
+    ------
+    ValueError
+        If the share that is to be held out is no whole image.
+    """
+    share = config.recipe.validation
+    if not share:
+        return data.train, None
+    count = int(share * len(data.train))
+    left = len(data.train) - count
+    if not count or not left:
+        raise ValueError(
+            f"validation {share} of {len(data.train):,} training images leaves {left:,} to train on and {count:,} to "
+            "judge by; there must be some of both"
+        )
+    train, held_out = random_split(data.train, [left, count], config.seed)
+    return train, held_out
+
+
+def validation_loader(config: RunConfig, data: Data) -> DataLoader:
+    """Batches of the images that epochs are judged by: held out, or if there are none the test images."""
+    held_out = splits(config, data)[1]
+    return test_loader(config, data) if held_out is None else _plain_loader(config, held_out)
 
 
 def test_loader(config: RunConfig, data: Data) -> DataLoader:

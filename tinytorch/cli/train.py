@@ -25,15 +25,8 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 TIME_IS_UP = 124  # the exit code of timeout(1)
 _SETTINGS = (
-    "model",
-    "epochs",
-    "batch_size",
-    "lr",
-    "weight_decay",
-    "schedule",
-    "clip_norm",
-    "accumulate",
-)  # of a recipe
+    "model", "epochs", "batch_size", "lr", "weight_decay", "schedule", "clip_norm", "accumulate", "validation"
+)  # fmt: skip
 
 
 def train(
@@ -67,6 +60,9 @@ def train(
     layer_decay: Annotated[
         float | None, typer.Option(help="Factor on the learning rate from each block to the one before.")
     ] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of the training images by which epochs are judged, such as 0.1.")
+    ] = None,
     patience: Annotated[int | None, typer.Option(help="End after so many epochs without a new best.")] = None,
     wall_time: Annotated[str | None, typer.Option(help="Stop and save after 90s, 45m or 1h30m: exit code 124.")] = None,
     log: Annotated[
@@ -80,7 +76,8 @@ def train(
 
     Ctrl-C stops after the step under way and saves; --resume then leads to the same result to the bit, as it does
     after a crash. Only --epochs and --patience may differ on resuming; with other epochs the schedule is stretched to
-    the new length from there on. --patience and best.safetensors go by the test images, which flatters a little.
+    the new length from there on. --patience and best.safetensors go by the test images, which flatters a little, unless
+    --validation holds out some of the training images.
     """
     from tinytorch.cli.console import console
     from tinytorch.core.stopping import WallTime
@@ -88,7 +85,7 @@ def train(
 
     settings = _given(
         model=model, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, schedule=schedule,
-        clip_norm=clip_norm, accumulate=accumulate,
+        clip_norm=clip_norm, accumulate=accumulate, validation=validation,
     )  # fmt: skip
     options = _given(
         skip_corrupt=skip_corrupt, weights=str(weights.resolve()) if weights else None, patience=patience,
@@ -241,17 +238,17 @@ def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, wat
     from tinytorch.io.run import RunWriter
 
     config, recipe = run.config, run.config.recipe
-    loader, test_loader = session.train_loader(config, data), session.test_loader(config, data)
+    loader, judged = session.train_loader(config, data), session.validation_loader(config, data)
     trainer = session.make_trainer(config, data, len(loader))
     begun = "" if resume and not run.is_untouched() else _begin_with(trainer, config)
     if resume:
         _restore(run, trainer)
     _introduce(run, data, trainer, begun, terminal)
-    progress = Progress(terminal, recipe.batch_size)
+    progress = Progress(terminal, recipe.batch_size, _judged(config))
     observers = [*session.observers(config), RunWriter(run), *watching, progress]
     try:
         with _stopping(trainer, terminal) as received:
-            trainer.fit(loader, test_loader, recipe.epochs, observers)
+            trainer.fit(loader, judged, recipe.epochs, observers)
     finally:
         progress.close()
     end = _end(run, trainer)
@@ -347,7 +344,7 @@ def _report_stop(run: Run, trainer: Trainer, terminal: Console) -> None:
 
 
 def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
-    """Draw the pictures and write the result, which marks the run as finished."""
+    """Test, draw the pictures and write the result, which marks the run as finished."""
     from tinytorch.cli import session
     from tinytorch.core.stopping import BETTER, best_record
     from tinytorch.core.training import accuracy
@@ -355,7 +352,9 @@ def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
 
     config, last, best = run.config, trainer.history[-1], best_record(trainer.history)
     assert best is not None  # every epoch was validated
-    logits, labels = trainer.predict(session.test_loader(config, data), VIEWS[config.recipe.views])
+    test_loader = session.test_loader(config, data)
+    tested = trainer.evaluate(test_loader)
+    logits, labels = trainer.predict(test_loader, VIEWS[config.recipe.views])
     seconds, images = (sum(record[name] for record in trainer.history) for name in ("seconds", "images"))
     result = {
         "dataset": config.dataset,
@@ -363,11 +362,12 @@ def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
         "epochs": trainer.epoch,
         "stopped": end if trainer.epoch < config.recipe.epochs else None,
         "parameters": sum(p.size for p in trainer.model.parameters()),
-        "test_accuracy": last["validation_accuracy"],
-        "test_loss": last["validation_loss"],
+        "test_accuracy": tested["accuracy"],
+        "test_loss": tested["loss"],
         "views": config.recipe.views,
         "accuracy_in_views": accuracy(logits, labels),
-        "best_test_accuracy": best[BETTER],
+        "judged_by": _judged(config),
+        "best_accuracy": best[BETTER],
         "best_epoch": best["epoch"],
         "train_accuracy": last["accuracy"],
         "train_loss": last["loss"],
@@ -384,6 +384,11 @@ def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
     return result
 
 
+def _judged(config: RunConfig) -> str:
+    """What the images are called by which epochs are judged."""
+    return "validation" if config.recipe.validation else "test"
+
+
 def _goal(config: RunConfig, history: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, Any] | None:
     """When the accuracy was reached that the recipe is for, if it was: by an epoch, or at the end in the views."""
     from tinytorch.core.stopping import BETTER
@@ -391,12 +396,13 @@ def _goal(config: RunConfig, history: list[dict[str, Any]], result: dict[str, An
     wanted = config.recipe.goal
     if wanted is None:
         return None
-    epoch = next((record["epoch"] for record in history if record[BETTER] >= wanted), len(history))
+    epochs = [record["epoch"] for record in history if record[BETTER] >= wanted and _judged(config) == "test"]
+    epoch = (*epochs, len(history))[0]
     before = history[:epoch]
     share = sum(record["images"] for record in before) / sum(record["images"] for record in history)
     return {
         "accuracy": wanted,
-        "reached": before[-1][BETTER] >= wanted or result["accuracy_in_views"] >= wanted,
+        "reached": bool(epochs) or max(result["test_accuracy"], result["accuracy_in_views"]) >= wanted,
         "epoch": epoch,
         "train_seconds": sum(record["seconds"] for record in before),
         "pflop": share * result["pflop"],
@@ -410,7 +416,7 @@ def _draw(run: Run, data: Data, trainer: Trainer, logits: np.ndarray, labels: np
 
     config, folder = run.config, run.folder
     title = f"{config.recipe.model} on {config.title}"
-    plots.draw_curves(folder / "curves.png", trainer.history, title)
+    plots.draw_curves(folder / "curves.png", trainer.history, title, _judged(config))
     plots.draw_confusion(folder / "confusion.png", confusion_matrix(logits, labels), config.classes, title)
     mistakes, probabilities = session.surest_mistakes(logits, labels)
     if len(mistakes):
@@ -433,7 +439,10 @@ def _table(run: Run, result: dict[str, Any]) -> Any:
         ("test accuracy", f"[bold green]{percent(result['test_accuracy'])}[/]"),
         *seen,
         ("test loss", f"{result['test_loss']:.4f}"),
-        ("best epoch", f"{result['best_epoch']}, {percent(result['best_test_accuracy'])}"),
+        (
+            "best epoch",
+            f"{result['best_epoch']}, {percent(result['best_accuracy'])} of the {result['judged_by']} images",
+        ),
         ("training time", f"{duration(seconds)}, {duration(result['waiting_seconds'])} of it waiting for data"),
         ("speed", f"{result['images_per_second']:,.0f} images/s, {1e3 * result['pflop'] / seconds:.2f} TFLOP/s"),
         *_goal_row(result["goal"]),

@@ -85,6 +85,67 @@ class TensorDataset(Dataset):
         return tuple(array[indices] for array in self.arrays)
 
 
+class Subset(Dataset):
+    """Some items of a data set, in an order of their own.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    indices : array_like of int
+        Item i is the ``indices[i]``-th of the data set.
+    """
+
+    def __init__(self, dataset: Any, indices: Any) -> None:
+        self.dataset = dataset
+        self.indices = np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self.indices[index])]
+
+    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Collect a batch as the data set does."""
+        return _gather_of(self.dataset)(self.indices[indices])
+
+
+def random_split(dataset: Any, lengths: Sequence[float], seed: int | None = None) -> list[Subset]:
+    """Split a data set at random into parts without common items.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    lengths : sequence of int, or of float
+        Items of each part, which add up to all; or shares that add up to 1, the last part getting what rounding leaves.
+    seed : int, optional
+        Drawn from the library's generator if not given.
+
+    Raises
+    ------
+    ValueError
+        If a length is negative, or they don't add up.
+    """
+    total = len(dataset)
+    if lengths and any(isinstance(length, float) for length in lengths) and abs(sum(lengths) - 1) < 1e-9:
+        counts = [int(share * total + 1e-9) for share in lengths[:-1]]
+        counts.append(total - sum(counts))
+    else:
+        counts = [int(length) for length in lengths]
+    if sum(counts) != total or min(counts, default=0) < 0 or min(lengths, default=0) < 0:
+        raise ValueError(
+            f"lengths must be shares that add up to 1, or numbers of items that add up to {total}, got {list(lengths)}"
+        )
+    drawn = int(random.generator().integers(2**32)) if seed is None else _at_least("seed", seed, 0)
+    order = np.random.default_rng([drawn, 0, 0, 2]).permutation(total)  # apart from the loader's order of an epoch
+    return [Subset(dataset, part) for part in np.split(order, np.cumsum(counts)[:-1])]
+
+
+def _gather_of(dataset: Any) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    """How batches of a data set are collected, also of one that only has items."""
+    return dataset.gather if isinstance(dataset, Dataset) else partial(Dataset.gather, dataset)
+
+
 class BatchGenerator(np.random.Generator):
     """The random numbers of one batch, which follow from its place alone; it also tells the place.
 
@@ -143,7 +204,7 @@ class DataLoader:
         prefetch: int = 2,
     ) -> None:
         self.dataset = dataset
-        self._gather = dataset.gather if isinstance(dataset, Dataset) else partial(Dataset.gather, dataset)
+        self._gather = _gather_of(dataset)
         self.batch_size = _at_least("batch_size", batch_size, 1)
         self.shuffle = shuffle
         self.drop_last = drop_last

@@ -35,8 +35,8 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw_curves(path: Path | str, history: History, title: str) -> None:
-    """Draw loss and accuracy of one run, training and test, over the epochs.
+def draw_curves(path: Path | str, history: History, title: str, judged: str = "test") -> None:
+    """Draw loss and accuracy of one run, in training and of the images that epochs are judged by.
 
     Parameters
     ----------
@@ -45,6 +45,8 @@ def draw_curves(path: Path | str, history: History, title: str) -> None:
     history : sequence of dict
         As in `Trainer.history`; at least one epoch.
     title : str
+    judged : str
+        What the legend calls those images.
 
     Raises
     ------
@@ -53,10 +55,10 @@ def draw_curves(path: Path | str, history: History, title: str) -> None:
     OSError
         If the file can't be written.
     """
-    draw_comparison(path, {"": history}, title)
+    draw_comparison(path, {"": history}, title, judged)
 
 
-def draw_comparison(path: Path | str, histories: Mapping[str, History], title: str) -> None:
+def draw_comparison(path: Path | str, histories: Mapping[str, History], title: str, judged: str = "test") -> None:
     """Draw loss and accuracy of several runs in one picture: a colour a run, test solid, training dashed.
 
     Parameters
@@ -66,6 +68,8 @@ def draw_comparison(path: Path | str, histories: Mapping[str, History], title: s
     histories : mapping of str to history
         By the name that the legend shows.
     title : str
+    judged : str
+        As in `draw_curves`.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def draw_comparison(path: Path | str, histories: Mapping[str, History], title: s
     empty = [name for name, history in histories.items() if not history]
     if empty or not histories:
         raise ValueError(f"histories must have an epoch to draw, but {empty} are empty; train for one at least")
-    _write(path, _compose, histories, title)
+    _write(path, _compose, histories, title, judged)
 
 
 def _write(path: Path | str, compose: Callable[..., Figure], *what: Any) -> None:
@@ -87,7 +91,7 @@ def _write(path: Path | str, compose: Callable[..., Figure], *what: Any) -> None
         write_atomically(Path(path), _render(compose(*what)))
 
 
-def _compose(histories: Mapping[str, History], title: str) -> Figure:
+def _compose(histories: Mapping[str, History], title: str, judged: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.8), dpi=120, layout="constrained")
@@ -97,7 +101,12 @@ def _compose(histories: Mapping[str, History], title: str) -> Figure:
         axes.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
         axes.xaxis.get_major_locator().set_params(integer=True)
         for colour, (name, history) in zip(_colours(len(histories)), histories.items(), strict=True):
-            _draw_run(axes, name, history, quantity, scale, colour)
+            for key, part, style in ((quantity, "training", _DASHED), (f"validation_{quantity}", judged, _SOLID)):
+                values = [scale * record[key] for record in history]
+                epochs = [record["epoch"] for record in history]
+                axes.plot(
+                    epochs, values, color=colour, marker="o", markersize=4, label=f"{name} {part}".strip(), **style
+                )
         axes.legend()
     left.set_ylim(bottom=0)
     return figure
@@ -107,15 +116,8 @@ def _colours(count: int) -> list[str]:
     return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
 
 
-def _draw_run(axes: Axes, name: str, history: History, quantity: str, scale: float, colour: str) -> None:
-    epochs = [record["epoch"] for record in history]
-    for key, part, style in ((quantity, "training", "--"), (f"validation_{quantity}", "test", "-")):
-        values = [scale * record[key] for record in history]
-        label = f"{name} {part}".strip()
-        axes.plot(epochs, values, style, color=colour, marker="o", markersize=4, label=label, alpha=_OPACITY[part])
-
-
-_OPACITY = {"training": 0.55, "test": 1.0}
+_DASHED: dict[str, Any] = {"linestyle": "--", "alpha": 0.55}
+_SOLID: dict[str, Any] = {"linestyle": "-"}
 
 
 # ---- the search for a learning rate ----------------------------------------------------------------------------------

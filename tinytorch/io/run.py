@@ -396,8 +396,8 @@ class RunSummary:
         "" if the run is damaged.
     epochs, epochs_wanted : int
         Complete epochs, and those of its recipe.
-    test_accuracy, best_test_accuracy : float or None
-        After the last epoch, and after the best.
+    accuracy, best_accuracy : float or None
+        After the last epoch, and after the best, of the images by which epochs are judged.
     train_seconds : float
     problem : str
         What is damaged.
@@ -409,8 +409,8 @@ class RunSummary:
     model: str = ""
     epochs: int = 0
     epochs_wanted: int = 0
-    test_accuracy: float | None = None
-    best_test_accuracy: float | None = None
+    accuracy: float | None = None
+    best_accuracy: float | None = None
     train_seconds: float = 0.0
     problem: str = ""
 

@@ -84,6 +84,9 @@ class Recipe:
         What moves in.
     cutout : int
         Side of a square that is hidden in each training image.
+    validation : float
+        Share of the training images, drawn by the seed, that are held out: what is best, and when to stop early, is
+        judged by them. With 0 it is judged by the test images, which flatters.
     views : str
         One of `VIEWS`: how the finished network looks at a test image.
     margin : float
@@ -119,6 +122,7 @@ class Recipe:
     shift: int = 0
     shift_edge: str = "zeros"
     cutout: int = 0
+    validation: float = 0.0
     views: str = "plain"
     margin: float = 0.0
 
@@ -205,6 +209,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "flip": ((lambda value: value == "alternating" or isinstance(value, bool)), 'true, false or "alternating"'),
     "shift": _COUNT,
     "cutout": _COUNT,
+    "validation": _SHARE,
     "margin": _SHARE,
 }
 _EXAMPLES = {
