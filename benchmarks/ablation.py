@@ -97,6 +97,7 @@ VARIANTS: dict[str, Change] = {
 def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with the data set.")],
     recipe: Annotated[str, typer.Option(help="Name or path.")] = "fast90",
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default those of the recipe.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train with so many, from 0.")] = 2,
     only: Annotated[str, typer.Option(metavar="SUBSTRING", help="Only variants with this in their names.")] = "",
     json: Annotated[
@@ -105,6 +106,7 @@ def main(
 ) -> None:
     """Train every variant with every seed, and print mean accuracies and what each change costs."""
     chosen = recipes.load(recipe)
+    chosen = replace(chosen, epochs=epochs or chosen.epochs)
     data = datasets.load(chosen.dataset or "cifar10", data_dir)
     done = json_format.loads(json.read_text()) if json and json.exists() else []
     for seed in range(seeds):
@@ -115,7 +117,7 @@ def main(
             print(f"seed {seed}, {name}: {done[-1]['plain']:.2%}, {sum(done[-1]['seconds']):.0f} s", flush=True)
             if json:
                 json.write_text(json_format.dumps(done, indent=1) + "\n")
-    Console(width=120).print(as_table(done, recipe))
+    Console(width=120).print(as_table(done, f"{recipe}, {chosen.epochs} epochs"))
 
 
 def as_table(runs: list[dict[str, Any]], recipe: str) -> Table:

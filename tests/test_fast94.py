@@ -142,7 +142,7 @@ def test_ablation_goes_on_from_its_file(small, tmp_path, capsys):
     first = json.loads(path.read_text())
     assert [run["variant"] for run in first] == ["flips by chance, not alternating", "no flips"]
     ablation.main(data_dir=tmp_path, recipe="small", seeds=1, only="no flips", json=path)
-    assert json.loads(path.read_text()) == first and "small, mean of 1 seeds" in capsys.readouterr().out
+    assert json.loads(path.read_text()) == first and "small, 2 epochs, mean of 1 seeds" in capsys.readouterr().out
 
 
 def test_tensors_stay_what_they_were():
