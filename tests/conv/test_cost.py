@@ -253,13 +253,12 @@ def held(problem, direction, algorithm, dtype):
     x, w, dy = operands(problem, dtype)
     run(problem, direction, algorithm, x, Weights(w), dy)  # compiles, and leaves its tables behind
     weights = Weights(w)
-    memory._scratches.arrays.clear()
     gc.collect()
-    memory.release()  # recycled storage would not show
-    tracemalloc.start()
-    result = run(problem, direction, algorithm, x, weights, dy)
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    with memory.afresh(recycling=False):  # recycled storage would not show
+        tracemalloc.start()
+        result = run(problem, direction, algorithm, x, weights, dy)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     forms = sum(form.nbytes for form in weights._forms.values() if not np.shares_memory(form, w))
     return most - forms - result.nbytes, forms
 

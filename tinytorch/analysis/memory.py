@@ -1,10 +1,11 @@
 """How much memory a model takes: a pass is rehearsed as it would run, while all that it allocates is counted.
 
 A rehearsal (`kernels.watch`) allocates what the pass would, and lets go of it when the pass would, but writes to next
-to none of it, so that the operating system need not provide it. ``tracemalloc``, to which NumPy reports, counts it.
+to none of it, so that the operating system need not provide it. ``tracemalloc`` counts it: NumPy reports arrays, and
+`kernels.memory` the stretch of memory that large ones are cut from.
 
-There are two peaks. The arrays in use are what the model needs. The process has to have more: blocks of memory that
-were used wait for their next use (`kernels.memory`). Both hold parameters and buffers. Neither holds the interpreter,
+There are two peaks. The arrays in use are what the model needs. The process has to have more: the whole stretch as far
+as it was ever reached, gaps between arrays among it. Both hold parameters and buffers. Neither holds the interpreter,
 the libraries and compiled code, some 100 to 300 MB, nor the state of an optimizer.
 """
 
@@ -69,7 +70,8 @@ class Pass:
     peak : Peak
         Of the arrays in use.
     held : int
-        Bytes that the process has at its own peak: arrays in use, and blocks that wait for their next use.
+        Bytes that the process has at its own peak: the stretch that arrays are cut from, as far as it was reached, and
+        what is not cut from it.
     kept : dict of (path, turn) to int
         Bytes that stay for the backward, by the call of a module that made them stay; each array counts once, for the
         first call that keeps it, and parameters do not count.

@@ -2,21 +2,25 @@
 
 The system hands out fresh memory as unmapped pages, and the first write to each costs a trip into the kernel: filling
 a fresh 64 MB array runs several times slower than filling one that was used before. A training step asks for the same
-sizes again and again, so a block goes back on a shelf when the last view of it dies, and the next array of that size
-takes it from there.
+sizes again and again, so a block goes back on a shelf when the last view of it dies, and the next arrays that fit take
+it from there. All blocks are cut from one stretch of addresses, in which free neighbours become one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+import mmap
 import operator
 import os
 import sys
 import threading
-from collections import defaultdict
+import tracemalloc
+from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +28,10 @@ import numpy.typing as npt
 from tinytorch.kernels import strided
 
 SMALLEST = 1 << 16  # bytes; the C library already recycles what is smaller
-_GRAIN = 4096  # sizes are rounded up to pages, so that nearly equal shapes share blocks
-_ALIGNMENT = 64  # bytes; one cache line, one AVX-512 vector
+_GRAIN = max(4096, mmap.PAGESIZE)  # bytes that blocks are multiples of, and so aligned to
+_LIMIT = 2 << 30  # bytes that may wait for their next use
 
-_Block = tuple[np.ndarray, int]  # memory, and the first aligned address in it
+_Block = tuple["_Arena", int, int]  # where it was cut from, its first address, and the one behind it
 
 
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
@@ -41,13 +45,15 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> np.ndarray:
     shape = (shape,) if isinstance(shape, int) else tuple(map(operator.index, shape))
     dtype = np.dtype(dtype)
     count = math.prod(shape)
-    if 0 < count * dtype.itemsize < SMALLEST:
+    size = count * dtype.itemsize
+    if 0 < size < SMALLEST:
         return np.empty(shape, dtype)
     check_size(shape, dtype)
-    if not count:
+    shelf = _shelf
+    if not size or shelf is None:
         return np.empty(shape, dtype)
-    size = -(-count * dtype.itemsize // _GRAIN) * _GRAIN
-    return np.asarray(_Lease(_shelf, size, _shelf.take(size))).view(dtype)[:count].reshape(shape)
+    size = (size // _GRAIN + 1) * _GRAIN  # never 2ⁿ: neighbours would meet in the same lines of the caches
+    return np.asarray(_Lease(shelf, shelf.take(size), shape, dtype))
 
 
 def check_size(shape: Sequence[int], dtype: npt.DTypeLike) -> None:
@@ -114,52 +120,196 @@ class _Scratches(threading.local):
 _scratches = _Scratches()
 
 
+# For a system that gives addresses first, and memory when it is needed. A forked process gets a copy of its own.
+_RESERVE = sum(getattr(mmap, name, 0) for name in ("MAP_PRIVATE", "MAP_ANONYMOUS", "MAP_NORESERVE"))
+_UNNEEDED = getattr(mmap, "MADV_DONTNEED" if sys.platform == "linux" else "MADV_FREE", None)
+_track, _untrack = (
+    partial(ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_uint, *kinds)((name, ctypes.pythonapi)), 0x7477)
+    for name, kinds in (("PyTraceMalloc_Track", (ctypes.c_size_t,) * 2), ("PyTraceMalloc_Untrack", (ctypes.c_size_t,)))
+)
+
+
+class _Arena:
+    """A stretch of addresses that blocks are cut from.
+
+    The system puts memory behind a page when it is first written to, so what no block has reached costs nothing.
+
+    Attributes
+    ----------
+    start, end
+        Of the addresses.
+    top
+        Everything from here on is free.
+    reached
+        The highest that ``top`` has been.
+    """
+
+    def __init__(self, pages: mmap.mmap):
+        self._pages = pages
+        self.start = self.top = self.reached = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        self.end = self.start + len(pages)
+        self._holes: list[tuple[int, int]] = []  # (length, start) of each below the top, in order; no two touch
+        self._end_of: dict[int, int] = {}  # by the start of a hole
+        self._start_of: dict[int, int] = {}  # by its end
+        self._untold = self.start
+
+    def take(self, size: int) -> int:
+        """Cut a block from the smallest hole that holds it, or at the top; 0 if there is no room."""
+        index = bisect_left(self._holes, (size, 0))
+        if index == len(self._holes):
+            return self._take_top(size)
+        length, start = self._holes[index]
+        self._close(start, start + length)
+        if length > size:
+            self._open(start + size, start + length)
+        return start
+
+    def _take_top(self, size: int) -> int:
+        start = self.top
+        if self.end - start < size:
+            return 0
+        self.top += size
+        if self.top > self.reached:
+            self._reach(self.top)
+        return start
+
+    def give(self, start: int, end: int) -> None:
+        """Make a hole of a block, one with the holes that it touches, or with what is above the top."""
+        if before := self._start_of.get(start):
+            self._close(before, start)
+            start = before
+        if after := self._end_of.get(end):
+            self._close(end, after)
+            end = after
+        if end == self.top:
+            self.top = start
+        else:
+            self._open(start, end)
+
+    def _open(self, start: int, end: int) -> None:
+        self._end_of[start], self._start_of[end] = end, start
+        insort(self._holes, (end - start, start))
+
+    def _close(self, start: int, end: int) -> None:
+        del self._holes[bisect_left(self._holes, (end - start, start))], self._end_of[start], self._start_of[end]
+
+    def forget(self) -> None:
+        """Give the pages of what is free to the system; their addresses stay ours."""
+        if _UNNEEDED is not None:
+            for start, end in (*self._end_of.items(), (self.top, self.reached)):
+                if start < end:
+                    self._pages.madvise(_UNNEEDED, start - self.start, end - start)
+        self._reach(self.top)
+
+    def _reach(self, end: int) -> None:
+        """Set ``reached``; for ``tracemalloc``, the arena is one block, which grows from where its tracing began."""
+        self.reached = end
+        if tracemalloc.is_tracing():
+            _track(self.start, max(0, end - self._untold))
+        else:
+            self._untold = end
+
+    def __del__(self, untrack: Callable[[int], int] = _untrack) -> None:
+        untrack(self.start)
+
+
+def _reserved(size: int) -> mmap.mmap | None:
+    """Addresses without memory behind them, in huge pages where there are such; None if the system refuses them."""
+    try:
+        pages = mmap.mmap(-1, size, flags=_RESERVE) if _RESERVE else mmap.mmap(-1, size)
+    except (OSError, OverflowError):
+        return None
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel built without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
+
+
 class _Shelf:
-    """Blocks nobody uses, by size. Keeps at most ``limit`` bytes; the rest goes back to the system."""
+    """Blocks nobody uses, some ``kept`` bytes of them. When they are more than ``limit``, all go back to the system.
+
+    A training step frees in the reverse order of what it took, so its blocks join to few holes, and it takes hardly
+    more memory than is in use at its peak.
+    """
 
     def __init__(self, limit: int):
         self.limit = limit
         self.kept = 0
-        self._blocks: dict[int, list[_Block]] = defaultdict(list)
-        self._lock = threading.RLock()  # re-entrant: a collection during take() may give blocks back
+        self._arenas: list[_Arena] = []
+        self._given: deque[_Block] = deque()
 
     def take(self, size: int) -> _Block:
-        with self._lock:
-            if self._blocks[size]:
-                self.kept -= size
-                return self._blocks[size].pop()
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
-        return memory, -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+        with _lock:
+            self._put_back()
+            for arena in self._arenas:
+                before = arena.reached
+                if start := arena.take(size):
+                    self.kept = max(0, self.kept - size + arena.reached - before)  # what is new was not kept
+                    return arena, start, start + size
+            arena = self._another(size)
+            return arena, arena.take(size), arena.top
 
-    def give(self, size: int, block: _Block) -> None:
-        with self._lock:
-            if self.kept + size <= self.limit:
-                self.kept += size
-                self._blocks[size].append(block)
+    def give(self, block: _Block) -> None:
+        """Put a block back: later, if someone is at the shelf, for a collection in the middle of take() comes here."""
+        self._given.append(block)
+        if _lock.acquire(blocking=False):
+            try:
+                self._put_back()
+            finally:
+                _lock.release()
+
+    def _put_back(self) -> None:
+        while self._given:
+            arena, start, end = self._given.popleft()
+            arena.give(start, end)
+            self.kept += end - start
+            if self.kept > self.limit:
+                self._forget()
+
+    def _another(self, size: int) -> _Arena:
+        """An arena as long as the machine's memory; where that is refused, or would be taken at once, as the block."""
+        long = installed() // _GRAIN * _GRAIN if _RESERVE else 0
+        pages = _reserved(max(size, long)) or _reserved(size)
+        if pages is None:
+            self._forget()
+            pages = _reserved(size)
+        if pages is None:
+            raise MemoryError(
+                f"an array takes {size:,} bytes, and the system gives this process no more; use fewer images at a time "
+                "or let go of results, or raise the limit (ulimit -v)"
+            )
+        self._arenas.append(_Arena(pages))
+        return self._arenas[-1]
 
     def clear(self) -> None:
-        with self._lock:
-            self._blocks.clear()
-            self.kept = 0
+        with _lock:
+            self._put_back()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._arenas = [arena for arena in self._arenas if arena.top > arena.start]
+        for arena in self._arenas:
+            arena.forget()
+        self.kept = 0
 
 
-_shelf = _Shelf(limit=2 << 30)
+_lock = threading.Lock()  # one for all, so that a fork can take it: what the child gets is whole, and not locked
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+_shelf: _Shelf | None = _Shelf(_LIMIT)
 
 
 class _Lease:
     """Owns one block while any array looks at it; NumPy keeps it alive as the array's base."""
 
-    def __init__(self, shelf: _Shelf, size: int, block: _Block):
-        self._shelf, self._size, self._block = shelf, size, block
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": (self._size,),
-            "typestr": "|u1",
-            "data": (self._block[1], False),
-        }
+    def __init__(self, shelf: _Shelf, block: _Block, shape: tuple[int, ...], dtype: np.dtype):
+        self._shelf, self._block = shelf, block
+        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (block[1], False)}
 
-    def __del__(self) -> None:
-        self._shelf.give(self._size, self._block)
+    def __del__(self, at_exit: Callable[[], bool] = sys.is_finalizing) -> None:  # when the names of modules are gone
+        if not at_exit():
+            self._shelf.give(self._block)
 
 
 def is_sole(owner: object, name: str) -> bool:
@@ -174,18 +324,20 @@ def is_sole(owner: object, name: str) -> bool:
 
 def release() -> None:
     """Give every unused block back to the system."""
-    _shelf.clear()
+    if _shelf is not None:
+        _shelf.clear()
 
 
 @contextmanager
 def afresh(recycling: bool = True) -> Iterator[None]:
     """Within the block nothing is recycled that is not from within the block, or nothing at all.
 
-    For rehearsals in one thread: others, if they run, get fresh memory meanwhile.
+    For rehearsals in one thread: others, if they run, get fresh memory meanwhile. ``tracemalloc`` then counts what is
+    taken from the system, or, if nothing is recycled, every array while it lives.
     """
     global _shelf
     before, scratches = _shelf, _scratches.arrays
-    _shelf, _scratches.arrays = _Shelf(before.limit if recycling else 0), {}
+    _shelf, _scratches.arrays = _Shelf(_LIMIT) if recycling else None, {}
     try:
         yield
     finally:
