@@ -252,10 +252,10 @@ def _direct_held(problem: ConvProblem, direction: Direction, itemsize: int) -> _
         shares, *shape = plan.sums
         arrays = (shares > 1) + (problem.groups > 1)  # sums added up, and groups joined: the last is the result
         added = (arrays - 1) * math.prod(problem.weight_shape)
-        return _apart(shares, math.prod(shape)) + added + _threads([plan.scratch], itemsize), 0
+        return _apart(shares, math.prod(shape)) + added + _threads([plan.scratch]), 0
     walks = (walk.forward if direction == "forward" else walk.input_grad)(problem, itemsize, workers)
     packed = sum(_packed(problem, direction, block) for block in {plan.block for plan in walks})
-    return _threads([max(plan.scratch, 1) for plan in walks], itemsize), packed
+    return _threads([max(plan.scratch, 1) for plan in walks]), packed
 
 
 def _packed(problem: ConvProblem, direction: Direction, block: int) -> int:
@@ -286,7 +286,7 @@ def _planar_held(problem: ConvProblem, direction: Direction, itemsize: int) -> _
     taps = math.prod(problem.weight_shape[2:])
     moved = sum(size > 1 for size in (taps, problem.weight_shape[1], problem.co)) > 1
     forms = math.prod(problem.weight_shape) if moved else 0
-    return _threads([plan.scratch for plan in plans], itemsize) + starting, forms
+    return _threads([plan.scratch for plan in plans]) + starting, forms
 
 
 def _fft_held(problem: ConvProblem, direction: Direction, itemsize: int) -> _Counts:
@@ -321,11 +321,11 @@ def _winograd_held(m: int, problem: ConvProblem, direction: Direction, itemsize:
         plan = winograd._weight_grad_plan(problem, m, itemsize, workers)
         shares, points, depth, lanes = plan.sums
         sums = _apart(shares, points * depth * lanes) + (9 * lanes + winograd._CACHE_LINE) * depth
-        return sums + _threads([plan.scratch], itemsize) - math.prod(problem.weight_shape), 0
+        return sums + _threads([plan.scratch]) - math.prod(problem.weight_shape), 0
     plan_of = winograd._forward_plan if direction == "forward" else winograd._input_grad_plan
     plan = plan_of(problem, m, itemsize, workers, False)
     packed = _packed(problem, direction, plan.block)
-    return _threads([plan.scratch], itemsize) + workers * winograd._CACHE_LINE, packed + packed // 9 * (m + 2) ** 2
+    return _threads([plan.scratch]) + workers * winograd._CACHE_LINE, packed + packed // 9 * (m + 2) ** 2
 
 
 def _apart(rows: int, columns: int) -> int:
@@ -333,15 +333,13 @@ def _apart(rows: int, columns: int) -> int:
     return rows * (columns + memory._APART)
 
 
-def _threads(columns: Iterable[int], itemsize: int) -> int:
-    """Numbers in `memory.scratch` for one walk after another; a larger one leaves what it replaces to be recycled."""
-    peak, recycled, held = 0, 0, 0
+def _threads(columns: Iterable[int]) -> int:
+    """Numbers in `memory.scratch` for one walk after another; a larger one is made before the last goes."""
+    peak = held = 0
     for count in columns:
         needed = _apart(jit.workers(), count)
         if needed > held:
-            peak = recycled + held + needed
-            recycled += held if held * itemsize >= memory.SMALLEST else 0
-            held = needed
+            peak, held = held + needed, needed
     return peak
 
 
