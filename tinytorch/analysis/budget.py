@@ -20,7 +20,7 @@ class Budget:
     ----------
     macs, parameters : int or None
     memory : int or None
-        Bytes that the process may hold in inference, blocks for reuse among them; see `memory.Pass.held`.
+        Bytes that the process may hold in inference, gaps between arrays among them; see `memory.Pass.held`.
     """
 
     macs: int | None = None

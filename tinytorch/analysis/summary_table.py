@@ -190,7 +190,7 @@ def _memory(name: str, found: Pass | str) -> Iterator[str]:
     where = f"{peak.phase} of {peak.path}" if peak.path else peak.phase
     yield (
         f"memory of {name}, estimated: {short(peak.bytes, 'B')} in use at the peak, in the {where} ({named}); "
-        f"the process holds about {short(found.held, 'B')}, blocks for reuse among it"
+        f"the process holds about {short(found.held, 'B')}, gaps between arrays among it"
     )
 
 
