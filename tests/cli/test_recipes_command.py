@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.command import refused, tinytorch
 from tinytorch import recipes
+from tinytorch.cli.console import operations
 from tinytorch.io.checkpoint import load_arrays, load_state
 from tinytorch.io.run import Run
 
@@ -52,7 +53,7 @@ def test_one_s_own_recipe_trains_what_it_was_made_for(here):
     printed = tinytorch("train", "--recipe", "mine.toml").stdout
     run = Run.open(Path("runs/digits-mine-1"))
     assert run.config.recipe == recipes.load("mine.toml")
-    assert "mirrored" in printed and "goal 20.00 %   reached in epoch" in printed and "PFLOP" in printed
+    assert "mirrored" in printed and "goal 20.00 %   reached in epoch" in printed
     groups = load_state(run.folder / "checkpoint.safetensors")["optimizer"]["optimizers"]
     assert [[g["lr"] for g in groups[str(i)]["param_groups"]] for i in range(2)] == [[0.0], [pytest.approx(0.05 / 8)]]
 
@@ -66,6 +67,12 @@ def test_the_result_tells_time_and_arithmetic_to_the_goal(here):
     assert result["pflop"] == pytest.approx(6 * macs * 2 * 1500 / 1e15)
     assert goal["pflop"] == pytest.approx(result["pflop"] * goal["epoch"] / 2)
     assert 0 <= result["waiting_seconds"] < result["train_seconds"]
+
+
+def test_operations_are_written_in_the_unit_that_fits():
+    assert [operations(pflop) for pflop in (0.2841, 0.01, 0.0099, 3.1e-4)] == [
+        "0.284 PFLOP", "0.01 PFLOP", "9.9 TFLOP", "0.31 TFLOP",
+    ]  # fmt: skip
 
 
 def test_a_goal_that_is_missed_is_called_so(here):

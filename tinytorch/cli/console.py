@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def operations(pflop: float) -> str:
+    """0.2841 → '0.284 PFLOP', 0.00031 → '0.31 TFLOP'."""
+    return f"{pflop:.3g} PFLOP" if pflop >= 0.01 else f"{1000 * pflop:.3g} TFLOP"
+
+
 def bar(fraction: float, width: int = 24) -> Text:
     """A horizontal bar, in eighths of a character."""
     whole, eighths = divmod(round(8 * width * min(max(fraction, 0.0), 1.0)), 8)

@@ -455,11 +455,11 @@ def _table(run: Run, result: dict[str, Any]) -> Any:
 
 def _goal_row(goal: dict[str, Any] | None) -> list[tuple[str, str]]:
     """How long it took to the accuracy that the recipe is for, and what it took."""
-    from tinytorch.cli.console import duration, percent
+    from tinytorch.cli.console import duration, operations, percent
 
     if goal is None:
         return []
-    spent = f"{duration(goal['train_seconds'])}, {goal['pflop']:.3g} PFLOP"
+    spent = f"{duration(goal['train_seconds'])}, {operations(goal['pflop'])}"
     if not goal["reached"]:
         return [(f"goal {percent(goal['accuracy'])}", f"[yellow]not reached[/] after {spent}")]
     return [(f"goal {percent(goal['accuracy'])}", f"reached in epoch {goal['epoch']}: {spent}")]
