@@ -1,14 +1,11 @@
-"""What each trick of a recipe is worth: ``python -m benchmarks.ablation`` trains without each, with the same seeds.
-
-The table in docs/recipes.md is its output.
-"""
+"""What each trick of a recipe is worth: ``python -m benchmarks.ablation`` trains without each, with the same seeds."""
 
 from __future__ import annotations
 
 import json as json_format
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +35,7 @@ def without_identity(recipe: Recipe) -> Recipe:
 def without_nesterov(recipe: Recipe) -> Recipe:
     """Momentum without looking ahead, in all groups."""
     plain = {"nesterov": False}
-    groups = [{**group, "options": {**group["options"], **plain}} for group in recipe.groups]
+    groups = [{**group, "options": {**group.get("options", {}), **plain}} for group in recipe.groups]
     return replace(recipe, groups=groups, optimizer_options={**recipe.optimizer_options, **plain})
 
 
@@ -49,7 +46,7 @@ def changed_groups(change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> 
 
 def slow_biases(group: Mapping[str, Any]) -> Mapping[str, Any]:
     """Biases that learn 64 times as slowly, with the same decay in a step."""
-    if not group["names"][0].endswith("bias"):
+    if not group["names"][0].endswith("bias") or "lr" not in group:
         return group
     return {**group, "lr": group["lr"] / 64, "weight_decay": group["weight_decay"] * 64}
 
@@ -108,16 +105,27 @@ def main(
     chosen = recipes.load(recipe)
     chosen = replace(chosen, epochs=epochs or chosen.epochs)
     data = datasets.load(chosen.dataset or "cifar10", data_dir)
-    done = json_format.loads(json.read_text()) if json and json.exists() else []
+    variants = {name: change(chosen) for name, change in VARIANTS.items() if only in name}
+    done = earlier(json, chosen) if json else []
     for seed in range(seeds):
-        for name, change in VARIANTS.items():
-            if only not in name or any((run["variant"], run["seed"]) == (name, seed) for run in done):
+        for name, variant in variants.items():
+            if any((run["variant"], run["seed"]) == (name, seed) for run in done):
                 continue
-            done.append({"variant": name, **train(change(chosen), data, seed, quiet=True)})
+            done.append({"variant": name, **train(variant, data, seed, quiet=True)})
             print(f"seed {seed}, {name}: {done[-1]['plain']:.2%}, {sum(done[-1]['seconds']):.0f} s", flush=True)
             if json:
-                json.write_text(json_format.dumps(done, indent=1) + "\n")
+                json.write_text(json_format.dumps({"recipe": asdict(chosen), "runs": done}, indent=1) + "\n")
     Console(width=120).print(as_table(done, f"{recipe}, {chosen.epochs} epochs"))
+
+
+def earlier(path: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """The runs in a file; those of another recipe are not gone on from."""
+    if not path.exists():
+        return []
+    found = json_format.loads(path.read_text())
+    if Recipe(**found["recipe"]) != recipe:
+        raise ValueError(f"{path} has runs of another recipe or other epochs; name another file")
+    return found["runs"]
 
 
 def as_table(runs: list[dict[str, Any]], recipe: str) -> Table:

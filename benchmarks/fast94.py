@@ -150,6 +150,8 @@ def theirs(recipe: Recipe, data: Any, images: Tensor, labels: Tensor, name: str,
     by_name = dict(twin.named_parameters())
     groups = build.trainer(recipe, model, 1).optimizer.param_groups
     names = {id(p): name for name, p in model.named_parameters()}
+    if "ns_steps" not in groups[-1] or not groups[-1]["normalize"]:
+        raise ValueError("the race is for recipes that move all filters by Muon at a constant norm, as fast94 does")
     *by_sgd, by_muon = [([by_name[names[id(p)]] for p in group["params"]], group) for group in groups]
     settings = ("lr", "momentum", "weight_decay", "nesterov")
     optimizer = torch94.Steps(

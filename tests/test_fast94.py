@@ -140,9 +140,29 @@ def test_ablation_goes_on_from_its_file(small, tmp_path, capsys):
     path = tmp_path / "runs.json"
     ablation.main(data_dir=tmp_path, recipe="small", seeds=1, only="flips", json=path)
     first = json.loads(path.read_text())
-    assert [run["variant"] for run in first] == ["flips by chance, not alternating", "no flips"]
+    assert [run["variant"] for run in first["runs"]] == ["flips by chance, not alternating", "no flips"]
     ablation.main(data_dir=tmp_path, recipe="small", seeds=1, only="no flips", json=path)
     assert json.loads(path.read_text()) == first and "small, 2 epochs, mean of 1 seeds" in capsys.readouterr().out
+
+
+def test_ablation_does_not_mix_recipes(small, tmp_path):
+    path = tmp_path / "runs.json"
+    ablation.main(data_dir=tmp_path, recipe="small", seeds=1, only="no flips", json=path)
+    with pytest.raises(ValueError, match="has runs of another recipe or other epochs; name another file"):
+        ablation.main(data_dir=tmp_path, recipe="small", seeds=1, epochs=1, json=path)
+
+
+def test_variants_can_be_made_of_every_recipe_of_the_network():
+    for recipe in map(recipes.load, ("fast94", "fast90", "airbench94", "mnist995")):
+        assert all(isinstance(change(recipe), recipes.Recipe) for change in ablation.VARIANTS.values())
+
+
+def test_a_race_is_for_recipes_with_muon():
+    pytest.importorskip("torch")
+    images, labels = next(iter(fast94.loaders(SMALL, DATA, 0)[0]))
+    sgd = ablation.nesterov_sgd(SMALL)
+    with pytest.raises(ValueError, match="the race is for recipes that move all filters by Muon"):
+        fast94.theirs(sgd, DATA, images, labels, "torch", True, False)
 
 
 def test_tensors_stay_what_they_were():

@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_nothing_is_lost(stopped_ea
     (stopped_early / "checkpoint.safetensors").write_bytes(Path("cnn/checkpoint.safetensors").read_bytes())
     before = files(stopped_early)
     message = refused("train", "--resume", "--epochs", 2, "--out", "x")
-    assert "is not a checkpoint of this run's mlp" in message
+    assert "x/config.json is not that of the checkpoint: model is mlp, and was simple-cnn; restore what" in message
     assert files(stopped_early) == before
 
 
@@ -352,7 +352,7 @@ def test_compare_draws_and_says_who_learns_faster(finished, here):
     assert Image.open("compare.png").size[0] > 1000
     answer = json.loads(tinytorch("compare", finished, "cnn", "--out", "b.png", "--json").stdout)
     assert [row["epochs"] for row in answer["runs"]] == [4, 2]
-    assert answer["common_accuracy"] == min(row["test_accuracy"] for row in answer["runs"])
+    assert answer["common_accuracy"] == min(row["accuracy"] for row in answer["runs"])
     assert Path("b.png").exists()
 
 

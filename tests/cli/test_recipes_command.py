@@ -75,6 +75,12 @@ def test_operations_are_written_in_the_unit_that_fits():
     ]  # fmt: skip
 
 
+def test_a_goal_is_for_the_recipe_s_own_data(here):
+    Path("mine.toml").write_text(MINE.format(goal=0.2).replace('dataset = "digits"', 'dataset = "mnist"'))
+    tinytorch("train", "digits", "--recipe", "mine.toml", "--out", "x")
+    assert json.loads(Path("x/result.json").read_text())["goal"] is None
+
+
 def test_a_goal_that_is_missed_is_called_so(here):
     Path("mine.toml").write_text(MINE.format(goal=1))
     printed = tinytorch("train", "--recipe", "mine.toml", "--epochs", 1, "--out", "x").stdout
@@ -89,12 +95,12 @@ def test_what_is_saved_and_tested_is_the_average(here):
     np.testing.assert_equal(weights, state["average"])
     assert (weights["hidden.weight"] != state["model"]["hidden.weight"]).any()
     result = json.loads(Path("x/result.json").read_text())
-    shown = {
-        views: json.loads(tinytorch("evaluate", "x", "--views", views, "--json").stdout)["test_accuracy"]
-        for views in ("plain", "mirrored")
-    }
-    assert shown == {"plain": result["test_accuracy"], "mirrored": result["accuracy_in_views"]}
-    assert json.loads(tinytorch("evaluate", "x", "--json").stdout)["views"] == "mirrored"
+    shown = json.loads(tinytorch("evaluate", "x", "--json").stdout)
+    for name in ("test_accuracy", "test_loss", "views", "accuracy_in_views"):
+        assert shown[name] == result[name]
+    plain = json.loads(tinytorch("evaluate", "x", "--views", "plain", "--json").stdout)
+    assert plain["accuracy_in_views"] == plain["test_accuracy"] == result["test_accuracy"]
+    assert ", mirrored " in tinytorch("evaluate", "x").stdout
     assert "--views must be one of plain, mirrored" in refused("evaluate", "x", "--views", "six")
 
 
@@ -114,6 +120,36 @@ def test_a_run_is_not_resumed_by_another_recipe(here):
     assert "the run in x has another recipe than mnist; leave" in refused(
         "train", "--recipe", "mnist", "--resume", "--out", "x"
     )
+
+
+def test_a_config_that_was_edited_is_not_resumed(here):
+    tinytorch("train", "--recipe", "mine.toml", "--wall-time", "0.0001s", "--out", "x", code=124)
+    path = Path("x/config.json")
+    before = path.read_text()
+    for old, new in (
+        ('"lr": 0.05', '"lr": 0.5'),
+        ('"ema": 0.5', '"ema": null'),
+        ('"lookahead": null', '"lookahead": {"alpha": 0.5}'),
+    ):
+        assert old in before
+        path.write_text(before.replace(old, new))
+        name = old.split('"')[1]
+        message = refused("train", "--resume", "--out", "x")
+        assert f"config.json is not that of the checkpoint: {name} is" in message
+    path.write_text(before)
+    tinytorch("train", "--resume", "--out", "x")
+
+
+def test_a_recipe_may_come_from_a_pipe(here, tmp_path):
+    import os
+    import threading
+
+    os.mkfifo(tmp_path / "pipe.toml")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.toml").write_text(MINE.format(goal=0.2)))
+    writer.start()
+    tinytorch("train", "--recipe", tmp_path / "pipe.toml", "--out", "x")
+    writer.join()
+    assert Run.open(Path("x")).config.recipe == recipes.load("mine.toml")
 
 
 def test_bad_recipes_are_refused_before_anything_is_written(here):
@@ -139,9 +175,18 @@ def test_epochs_can_be_judged_by_images_that_are_held_out(here):
     assert result["judged_by"] == "validation" and result["goal"]["epoch"] == 2
     assert result["best_accuracy"] == max(record["validation_accuracy"] for record in records)
     assert round(result["best_accuracy"] * 300, 6).is_integer()
+    assert "1,200 training, 300 validation and 297 test images" in printed
     shown = json.loads(tinytorch("evaluate", "x", "--views", "plain", "--json").stdout)
     assert shown["test_images"] == 297 and shown["test_accuracy"] == result["test_accuracy"]
     assert "has validation 0.2, got 0.1" in refused("train", "--resume", "--out", "x", "--validation", 0.1)
+
+
+def test_runs_that_are_judged_by_other_images_are_compared_with_a_warning(here):
+    tinytorch("train", "--recipe", "mine.toml", "--validation", 0.2, "--out", "x")
+    tinytorch("train", "--recipe", "mine.toml", "--out", "y")
+    assert "not all are judged by the same images" in tinytorch("compare", "x", "y").stdout
+    rows = json.loads(tinytorch("compare", "x", "y", "--json").stdout)["runs"]
+    assert [row["judged_by"] for row in rows] == ["validation", "test"]
 
 
 def test_something_must_be_held_out_and_something_left(here):

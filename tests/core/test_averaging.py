@@ -189,6 +189,15 @@ def test_lookahead_resumes_exactly_and_passes_everything_else_on():
     assert q.grad is None
 
 
+def test_a_snapshot_of_another_kind_of_optimizer_is_refused():
+    p = Parameter(np.arange(3.0))
+    plain, ahead = SGD([p], lr=0.1), Lookahead(SGD([p], lr=0.1))
+    with pytest.raises(ValueError, match="state lacks param_groups, state; load it into the kind of optimizer it was"):
+        plain.load_state_dict(ahead.state_dict())
+    with pytest.raises(ValueError, match="state lacks optimizer, steps, slow; load it into the kind"):
+        ahead.load_state_dict(plain.state_dict())
+
+
 def test_lookahead_refuses():
     p = Parameter(np.arange(3.0))
     for k in (0, True, 2.5):

@@ -119,6 +119,9 @@ def test_muon_refuses():
     matrix = Parameter(np.ones((2, 2), np.float32))
     with pytest.raises(ValueError, match=r"parameter of shape \(3,\); give biases to another optimizer"):
         Muon([matrix, Parameter(np.ones(3, np.float32))])
+    for bad in (3, ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="ns_coefficients must be three numbers"):
+            Muon([Parameter(np.ones((2, 2)))], ns_coefficients=bad)
     with pytest.raises(ValueError, match=r"ns_coefficients must be three numbers \(a, b, c\), got \(1, 2\)"):
         Muon([matrix], ns_coefficients=(1, 2))
     for steps in (0, 100, 2.0, True):

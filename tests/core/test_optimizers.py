@@ -203,7 +203,7 @@ def test_construction_errors():
     for kwargs in ({"nesterov": True}, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}):
         with pytest.raises(ValueError, match="nesterov needs momentum > 0 and dampening 0"):
             SGD([p], **kwargs)
-    for betas in ((0.9, 1.0), (-0.1, 0.9), (0.9,)):
+    for betas in ((0.9, 1.0), (-0.1, 0.9), (0.9,), 3, ["a", "b"]):
         with pytest.raises(ValueError, match=r"betas must be two numbers in \[0, 1\)"):
             Adam([p], betas=betas)
 

@@ -243,6 +243,57 @@ def test_evaluation_is_the_mean_over_all_images():
     assert scores["accuracy"] == training.accuracy(logits.numpy(), data.arrays[1])
 
 
+class Clock:
+    """Tells the time that others take."""
+
+    now = 0
+
+    def __call__(self):
+        return self.now
+
+
+class SlowLoader(DataLoader):
+    def __init__(self, clock, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.clock = clock
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            self.clock.now += 2
+            yield batch
+
+
+class SlowObserver(Observer):
+    def __init__(self, clock):
+        self.clock = clock
+
+    def stepped(self, trainer, step):
+        self.clock.now += 100
+
+
+def test_time_is_that_of_steps_and_of_waits_for_data_only(monkeypatch):
+    monkeypatch.setattr(training, "perf_counter", clock := Clock())
+    mean = CrossEntropyLoss()
+
+    def loss(scores, labels):
+        clock.now += 30
+        return mean(scores, labels)
+
+    model = Linear(3, 4)
+    data = TensorDataset(np.ones((12, 3), np.float32), np.arange(12) % 4)
+    trainer = Trainer(model, SGD(model.parameters()), loss)
+    loader = SlowLoader(clock, data, 4, prefetch=0)
+    trainer.fit(loader, epochs=1, observers=[SlowObserver(clock), Recorder(stop_at=2)])
+    trainer.fit(loader, epochs=2, observers=[SlowObserver(clock)])  # the batches of before are read, and don't count
+    assert [(record["waiting"], record["seconds"]) for record in trainer.history] == [(6, 96), (6, 96)]
+
+
+def test_the_learning_rate_is_that_of_the_largest_group():
+    model = Linear(3, 4)
+    groups = [{"params": [model.bias], "lr": 5.0}, {"params": [model.weight], "lr": 0.5}]
+    assert Trainer(model, SGD(groups), CrossEntropyLoss()).lr == 0.5
+
+
 # ---- stopping and resuming ------------------------------------------------------------------------------
 
 

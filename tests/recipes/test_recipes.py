@@ -1,6 +1,7 @@
 """Recipes: what they may say, the files that come with the package, and the objects that they become."""
 
 import dataclasses
+import datetime
 import json
 from pathlib import Path
 
@@ -114,8 +115,26 @@ def test_a_recipe_that_is_not_there(tmp_path):
         ({"groups": [{"names": ["*"], "lR": 1.0}]}, "a group must have names"),
         ({"groups": [{"names": ["*"], "lr": 0.0}]}, r"lr of the group \['\*'\] must be positive and finite, got 0.0"),
         ({"groups": [{"names": ["*"], "epochs": 0.5}]}, r"epochs of the group \['\*'\] must be a positive integer"),
-        ({"groups": [{"names": ["*"], "options": 1}]}, r"options of the group \['\*'\] must be a table, got 1"),
+        (
+            {"groups": [{"names": ["*"], "options": 1}]},
+            r"options of the group \['\*'\] must be a table of settings, got 1",
+        ),
         ({"groups": [{"names": ["*"], "optimizer": "x"}]}, "optimizer must be one of adamw"),
+        ({"groups": [{"names": ["*"], "options": {"lr": 1}}]}, r"options of the group \['\*'\] can't say lr; lr and"),
+        ({"optimizer_options": {"params": []}}, "optimizer_options can't say params; lr and weight_decay stand beside"),
+        ({"optimizer": ["sgd"]}, r"optimizer must be one of .*, got \['sgd'\]"),
+        ({"lr": 10**400}, "lr must be positive and finite, got 1000"),
+        ({"margin": 0.5}, r"margin must be in \[0, 0.5\), got 0.5"),
+        ({"validation": 1.0}, r"validation must be in \[0, 1\), got 1.0"),
+        ({"schedule_options": {"start": "x"}}, "schedule_options must be a table of numbers, not negative"),
+        ({"schedule_options": {"final": -5}}, "schedule_options must be a table of numbers, not negative"),
+        ({"schedule_options": {"start": float("nan")}}, "schedule_options must be a table of numbers"),
+        ({"model_options": {"since": datetime.date(1979, 5, 27)}}, "model_options must be a table of settings"),
+        *[
+            ({"lookahead": bad}, r"lookahead must be a table of k, a positive integer, and alpha or decay, in \[0, 1\]")
+            for bad in (3, {}, {"k": 5}, {"k": -1, "alpha": 0.5}, {"decay": "0.5"}, {"decay": 3.0}, {"beta": 1})
+        ],
+        ({"lookahead": {"alpha": 0.5, "decay": 0.5}}, "lookahead must be a table of k"),
     ],
 )
 def test_a_recipe_refuses(settings, message):
@@ -150,8 +169,37 @@ def names_of(model, params):
 def test_options_of_the_network():
     _, model = made(model_options={"widths": [8, 16, 24], "scale": 0.5})
     assert (model.group1.conv1.out_channels, model.head.in_features, model.scale) == (8, 24, 0.5)
-    with pytest.raises(ValueError, match="mlp can't be made with scale: "):
-        made(model="mlp", model_options={"scale": 0.5})
+    for model, options in (("mlp", {"scale": 0.5}), ("mlp", {"num_classes": 3})):
+        with pytest.raises(ValueError, match=r"model_options don't fit the network mlp: .*argument"):
+            made(model=model, model_options=options)
+    with pytest.raises(ValueError, match=r"widths must be three positive integers, got \[8\]"):
+        made(model_options={"widths": [8]})
+    for scale in ("x", -1.0, True, float("inf")):
+        with pytest.raises(ValueError, match="scale must be positive and finite, got"):
+            models.Airbench94(scale=scale)
+
+
+def test_augmentation_leaves_something_of_the_images():
+    for name in ("shift", "cutout"):
+        with pytest.raises(ValueError, match=f"{name} must be less than the images' 8 pixels a side, got 8; try 2"):
+            made(model="mlp", shape=(1, 8, 9), **{name: 8})
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_takes_a_step(name):
+    recipe = dataclasses.replace(recipes.load(name), batch_size=6, whiten=min(6, recipes.load(name).whiten))
+    shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28)}.get(recipe.dataset, (3, 32, 32))
+    data = TensorDataset(RNG.integers(0, 256, (12, *shape), dtype=np.uint8), np.arange(12) % 10)
+    normalize = Normalize([0.5] * shape[0], [0.25] * shape[0])
+    manual_seed(0)
+    model = build.network(recipe, shape, 10)
+    build.whiten(recipe, model, data, normalize)
+    before = model.state_dict()
+    loader = DataLoader(data, 6, seed=0, transform=build.augmentation(recipe, normalize))
+    build.trainer(recipe, model, 2).fit(loader, epochs=1, observers=[build.Resting(recipe)])
+    changed = {key for key, array in model.state_dict().items() if (array != before[key]).any()}
+    trained = {key for key, p in model.named_parameters() if p.requires_grad}
+    assert trained <= changed | {"head.bias"}
 
 
 def test_whitening_is_computed_from_the_first_images_and_frozen():
@@ -226,6 +274,12 @@ def test_a_group_rests_when_its_epochs_are_over_also_after_a_resume():
     assert asked == [False, False]
 
 
+def test_somebody_learns_to_the_end():
+    recipe, model = made(groups=[{"names": ["*"], "epochs": 3}])
+    with pytest.raises(ValueError, match="all groups of the recipe rest after 3 epochs, and it has 4; one must learn"):
+        build.trainer(recipe, model, 1)
+
+
 def test_groups_that_do_not_fit():
     recipe, model = made(groups=[{"names": ["*"]}, {"names": ["head.*"]}])
     with pytest.raises(ValueError, match=r"the group \['head.\*'\] of the recipe has no parameter of airbench94 left"):
@@ -255,9 +309,6 @@ def test_lookahead():
     assert isinstance(optimizer, Lookahead) and (optimizer.k, optimizer.alpha) == (3, 0.25)
     recipe, model = made(lookahead={"k": 5, "decay": 0.95})
     assert build.trainer(recipe, model, 5).optimizer.alpha(10) == pytest.approx(1 - 0.95**5 / 8)
-    recipe, model = made(lookahead={"beta": 1})
-    with pytest.raises(ValueError, match=r"lookahead may have k, and alpha or decay, got {'beta': 1}"):
-        build.trainer(recipe, model, 5)
 
 
 def test_a_schedule_names_what_it_does_not_know():

@@ -58,7 +58,8 @@ def _summary(run: Any, history: list[dict[str, Any]], common: float) -> dict[str
         "model": run.config.recipe.model,
         "parameters": sum(p.size for p in run.config.build_model().parameters()),
         "epochs": len(history),
-        "test_accuracy": history[-1]["validation_accuracy"],
+        "accuracy": history[-1]["validation_accuracy"],
+        "judged_by": "validation" if run.config.recipe.validation else "test",
         "epochs_to_common_accuracy": reached["epoch"],
         "train_seconds": sum(record["seconds"] for record in history),
     }
@@ -79,11 +80,15 @@ def _show(rows: list[dict[str, Any]], labels: list[str], common: float, picture:
             escape(label),
             f"{row['parameters']:,}",
             str(row["epochs"]),
-            console.percent(row["test_accuracy"]),
+            console.percent(row["accuracy"]),
             f"epoch {row['epochs_to_common_accuracy']}",
             console.duration(row["train_seconds"]),
         )
     terminal = console.console()
     terminal.print(f"[bold]{' and '.join(dict.fromkeys(row['dataset'] for row in rows))}[/]\n")
     terminal.print(table)
+    if len({row["judged_by"] for row in rows}) > 1:
+        terminal.print(
+            "\nnot all are judged by the same images: some by held-out training images, some by the test images"
+        )
     terminal.print(f"\ncurves in {picture}", markup=False)

@@ -23,9 +23,7 @@ def evaluate(
     """Test a trained run: loss, accuracy, and the accuracy on each class."""
     from tinytorch.cli import console as out
     from tinytorch.cli import session
-    from tinytorch.core import functional as F
     from tinytorch.core import training
-    from tinytorch.core.tensor import Tensor
     from tinytorch.io.run import Run
     from tinytorch.recipes.recipe import VIEWS, check_choice
 
@@ -35,15 +33,18 @@ def evaluate(
     check_choice("--views", seen, VIEWS)
     model = opened.load_model(best)
     data = session.load(config, data_dir)
-    logits, labels = training.predict(model, session.test_loader(config, data), VIEWS[seen])
+    loader = session.test_loader(config, data)
+    plain, labels = training.predict(model, loader)
+    logits = plain if VIEWS[seen] is None else training.predict(model, loader, VIEWS[seen])[0]
     result = {
         "run": str(run),
         "dataset": config.dataset,
         "model": config.recipe.model,
         "test_images": len(labels),
+        "test_loss": session.loss(config, plain, labels),
+        "test_accuracy": training.accuracy(plain, labels),
         "views": seen,
-        "test_loss": F.cross_entropy(Tensor(logits), Tensor(labels)).item(),
-        "test_accuracy": training.accuracy(logits, labels),
+        "accuracy_in_views": training.accuracy(logits, labels),
         "class_accuracy": class_accuracy(logits, labels, config.classes),
     }
     if json:
@@ -74,5 +75,6 @@ def _show(result: dict[str, Any], labels: np.ndarray, classes: tuple[str, ...]) 
     model, dataset = result["model"], result["dataset"]
     console.print(f"[bold]{model}[/] on the {len(labels):,} test images of [bold]{dataset}[/]\n")
     console.print(table)
-    accuracy = out.percent(result["test_accuracy"])
-    console.print(f"\naccuracy [bold green]{accuracy}[/], loss {result['test_loss']:.4f}")
+    accuracy, in_views = out.percent(result["test_accuracy"]), out.percent(result["accuracy_in_views"])
+    seen = "" if result["views"] == "plain" else f", {result['views'].replace('-', ' ')} [bold green]{in_views}[/]"
+    console.print(f"\naccuracy [bold green]{accuracy}[/]{seen}, loss {result['test_loss']:.4f}")

@@ -159,7 +159,7 @@ def splits(config: RunConfig, data: Data) -> tuple[Dataset, Dataset | None]:
     share = config.recipe.validation
     if not share:
         return data.train, None
-    count = int(share * len(data.train))
+    count = int(share * len(data.train) + 1e-9)  # 0.29 · 100 is a little less than 29
     left = len(data.train) - count
     if not count or not left:
         raise ValueError(
@@ -207,7 +207,7 @@ def make_trainer(config: RunConfig, data: Data, batches: int) -> Trainer:
     """
     manual_seed(config.seed)
     model = config.build_model()
-    build.whiten(config.recipe, model, data.train, normalizer(config))
+    build.whiten(config.recipe, model, splits(config, data)[0], normalizer(config))
     if config.freeze:
         finetune.freeze(model, *config.freeze)
     return build.trainer(config.recipe, model, batches, config.layer_decay)
@@ -226,6 +226,11 @@ def arithmetic(config: RunConfig, images: int) -> float:
     macs = tinytorch.summary(config.build_model(), (1, *config.input_shape), memory=False).macs.value
     assert macs is not None  # known for every network that has a name
     return 3.0 * 2 * macs * images
+
+
+def loss(config: RunConfig, logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the loss that the recipe trains for."""
+    return F.cross_entropy(Tensor(logits), Tensor(labels), label_smoothing=config.recipe.label_smoothing).item()
 
 
 def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int = 24) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-# Images that a network was made for, and classes; of the others 3×224×224, and 1000.
 _IMAGENET: Shape = (3, 224, 224)
 _PANEL = "Limits: exit code 1 if one is not kept"
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tinytorch.cli.session import Data
     from tinytorch.core.training import Observer, Trainer
     from tinytorch.io.run import Run, RunConfig
+    from tinytorch.recipes import Recipe
 
 RUNS = Path("runs")
 TIME_IS_UP = 124  # the exit code of timeout(1)
@@ -134,8 +135,8 @@ def _begin(
     from tinytorch.cli import session
     from tinytorch.io.run import Run
 
-    dataset = _dataset(dataset, recipe_name)
-    recipe = replace(session.recipe(dataset, recipe_name), **settings)
+    dataset, recipe = _chosen(dataset, recipe_name)
+    recipe = replace(recipe, **settings)
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}; use --seed 0")
     data = session.load_new(dataset, data_dir, image_size, options.get("skip_corrupt"))
@@ -146,16 +147,18 @@ def _begin(
     return Run.create_next(_stem(dataset, recipe_name or recipe.model), config), data
 
 
-def _dataset(dataset: str | None, recipe_name: str | None) -> str:
-    """The data set that is named, or that the named recipe was made for, or the digits."""
+def _chosen(dataset: str | None, recipe_name: str | None) -> tuple[str, Recipe]:
+    """Data set and recipe, each by its name or as the other has it; the digits if neither is named."""
+    from tinytorch.cli import session
     from tinytorch.recipes import load
 
-    if dataset is not None or recipe_name is None:
-        return dataset or "digits"
-    wanted = load(recipe_name).dataset
+    if recipe_name is None:
+        return dataset or "digits", session.recipe(dataset or "digits")
+    recipe = load(recipe_name)
+    wanted = dataset or recipe.dataset
     if wanted is None:
         raise ValueError(f"the recipe {recipe_name} was made for no data set in particular; name one before --recipe")
-    return wanted
+    return wanted, recipe
 
 
 def _begin_with(trainer: Trainer, config: RunConfig) -> str:
@@ -184,11 +187,12 @@ def _continue(
     from tinytorch.cli import session
     from tinytorch.io.run import Run
 
-    run = Run.open(out or _latest(_dataset(dataset, recipe_name), recipe_name or settings.get("model")))
+    wanted_set, recipe = _chosen(dataset, recipe_name)
+    run = Run.open(out or _latest(wanted_set, recipe_name or settings.get("model") or recipe.model))
     config = run.config
     if recipe_name is not None:
         options_may_differ = {name: getattr(config.recipe, name) for name in _SETTINGS}
-        if replace(session.recipe("", recipe_name), **options_may_differ) != config.recipe:
+        if replace(recipe, **options_may_differ) != config.recipe:
             raise ValueError(
                 f"the run in {run.folder} has another recipe than {recipe_name}; leave --recipe out to resume"
             )
@@ -219,11 +223,10 @@ def _stem(dataset: str, how: str) -> Path:
     return RUNS / (how if how.startswith(name) else f"{name}-{how}")
 
 
-def _latest(dataset: str, how: str | None) -> Path:
-    from tinytorch.cli import session
+def _latest(dataset: str, how: str) -> Path:
     from tinytorch.io.run import numbered_folders
 
-    stem = _stem(dataset, how or session.recipe(dataset).model)
+    stem = _stem(dataset, how)
     folders = numbered_folders(stem)
     if not folders:
         raise ValueError(f"there is nothing to resume: no folder {stem}-1; name the run's folder with --out")
@@ -289,12 +292,16 @@ def _introduce(run: Run, data: Data, trainer: Trainer, begun: str, terminal: Con
     """Say what is trained on what, and what is unusual about it."""
     from rich.markup import escape
 
+    from tinytorch.cli import session
+
     parameters = trainer.model.parameters()
     count, trained = sum(p.size for p in parameters), sum(p.size for p in parameters if p.requires_grad)
     frozen = f", {trained:,} of them trained" if trained < count else ""
+    train, held_out = session.splits(run.config, data)
+    judging = "" if held_out is None else f", {len(held_out):,} validation"
     terminal.print(
         f"[bold]{run.config.recipe.model}[/] · {count:,} parameters{frozen} · [bold]{escape(run.config.title)}[/], "
-        f"{len(data.train):,} training and {len(data.test):,} test images · {escape(str(run.folder))}"
+        f"{len(train):,} training{judging} and {len(data.test):,} test images · {escape(str(run.folder))}"
     )
     if begun:
         terminal.print(begun, markup=False)
@@ -352,9 +359,9 @@ def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
 
     config, last, best = run.config, trainer.history[-1], best_record(trainer.history)
     assert best is not None  # every epoch was validated
-    test_loader = session.test_loader(config, data)
-    tested = trainer.evaluate(test_loader)
-    logits, labels = trainer.predict(test_loader, VIEWS[config.recipe.views])
+    test_loader, views = session.test_loader(config, data), VIEWS[config.recipe.views]
+    plain, labels = trainer.predict(test_loader)
+    logits = plain if views is None else trainer.predict(test_loader, views)[0]
     seconds, images = (sum(record[name] for record in trainer.history) for name in ("seconds", "images"))
     result = {
         "dataset": config.dataset,
@@ -362,8 +369,8 @@ def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
         "epochs": trainer.epoch,
         "stopped": end if trainer.epoch < config.recipe.epochs else None,
         "parameters": sum(p.size for p in trainer.model.parameters()),
-        "test_accuracy": tested["accuracy"],
-        "test_loss": tested["loss"],
+        "test_accuracy": accuracy(plain, labels),
+        "test_loss": session.loss(config, plain, labels),
         "views": config.recipe.views,
         "accuracy_in_views": accuracy(logits, labels),
         "judged_by": _judged(config),
@@ -390,19 +397,23 @@ def _judged(config: RunConfig) -> str:
 
 
 def _goal(config: RunConfig, history: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, Any] | None:
-    """When the accuracy was reached that the recipe is for, if it was: by an epoch, or at the end in the views."""
+    """Whether the finished network has the accuracy that the recipe is for, in its views, and what that took.
+
+    Where epochs are judged by the test images, the first that was as good without views is enough.
+    """
     from tinytorch.core.stopping import BETTER
 
     wanted = config.recipe.goal
-    if wanted is None:
+    if wanted is None or config.recipe.dataset != config.dataset:
         return None
-    epochs = [record["epoch"] for record in history if record[BETTER] >= wanted and _judged(config) == "test"]
-    epoch = (*epochs, len(history))[0]
+    reached = result["accuracy_in_views"] >= wanted
+    good = [record["epoch"] for record in history if record[BETTER] >= wanted]
+    epoch = good[0] if reached and good and _judged(config) == "test" else len(history)
     before = history[:epoch]
     share = sum(record["images"] for record in before) / sum(record["images"] for record in history)
     return {
         "accuracy": wanted,
-        "reached": bool(epochs) or max(result["test_accuracy"], result["accuracy_in_views"]) >= wanted,
+        "reached": reached,
         "epoch": epoch,
         "train_seconds": sum(record["seconds"] for record in before),
         "pflop": share * result["pflop"],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.core.layers import Module
-from tinytorch.core.optimizers import State
+from tinytorch.core.optimizers import State, _check_keys
 from tinytorch.core.tensor import Tensor, as_array
 
 Factor = Callable[[int], float]
@@ -80,7 +80,9 @@ class EMA:
             If nothing has been averaged yet.
         """
         if not self.average:
-            raise ValueError("there is no average yet; call update() after each step, or pass it as an observer to fit")
+            raise ValueError(
+                "there is no average yet; call update() after each step, or give it to a trainer: Trainer(average=…)"
+            )
         own = self.model.state_dict()
         self.model.load_state_dict(self.average)
         try:
@@ -185,6 +187,7 @@ class Lookahead:
         ValueError
             If it does not fit; nothing has been loaded then.
         """
+        _check_keys(state_dict, "optimizer", "steps", "slow")
         slow = {int(i): as_array(array) for i, array in state_dict["slow"].items()}
         shapes = {i: array.shape for i, array in slow.items()}
         if shapes != {i: array.shape for i, array in self.slow.items()}:

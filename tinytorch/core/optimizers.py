@@ -150,6 +150,7 @@ class Optimizer:
         ValueError
             If groups, names or shapes do not fit; nothing has been loaded then.
         """
+        _check_keys(state_dict, "param_groups", "state")
         groups, saved = state_dict["param_groups"], state_dict["state"]
         sizes = [len(group["params"]) for group in groups]
         if sizes != [len(group["params"]) for group in self.param_groups]:
@@ -197,6 +198,19 @@ def _check_not_negative(group: State, *names: str) -> None:
         value = group[name]
         if not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
             raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether it is a sequence of so many numbers."""
+    if not isinstance(values, Sequence) or len(values) != count:
+        return False
+    return all(isinstance(value, int | float | np.number) for value in values)
+
+
+def _check_keys(state_dict: Mapping[str, Any], *names: str) -> None:
+    """Raise unless a snapshot has all that this kind of optimizer saves."""
+    if missing := [name for name in names if name not in state_dict]:
+        raise ValueError(f"state lacks {', '.join(missing)}; load it into the kind of optimizer it was saved from")
 
 
 def _check_unchanged(p: Tensor, state: State) -> None:
@@ -301,7 +315,7 @@ class Adam(Optimizer):
         """Check the settings of one group."""
         super().check_settings(group)
         _check_not_negative(group, "eps")
-        if len(group["betas"]) != 2 or not all(0 <= beta < 1 for beta in group["betas"]):
+        if not _are_numbers(group["betas"], 2) or not all(0 <= beta < 1 for beta in group["betas"]):
             raise ValueError(f"betas must be two numbers in [0, 1), got {group['betas']!r}; use (0.9, 0.999)")
 
     def new_state(self, data: np.ndarray, group: State) -> State:
@@ -460,7 +474,7 @@ class Muon(Optimizer):
         super().check_settings(group)
         _check_not_negative(group, "momentum", "eps")
         coefficients, steps = group["ns_coefficients"], group["ns_steps"]
-        if len(coefficients) != 3:
+        if not _are_numbers(coefficients, 3):
             raise ValueError(f"ns_coefficients must be three numbers (a, b, c), got {coefficients!r}; use {QUINTIC}")
         if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps < 100:
             raise ValueError(f"ns_steps must be a whole number from 1 to 99, got {steps!r}; 5 is usual")

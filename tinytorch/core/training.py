@@ -9,6 +9,7 @@ stopped.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -365,8 +366,8 @@ class Trainer:
     ----------
     history : list of dict
         One record an epoch: epoch, step, loss, the metrics, the same of the validation data with the prefix
-        `validation_`, lr (of the last step), seconds and images (of training alone), and waiting: how many of the
-        seconds the steps waited for data.
+        `validation_`, lr (as in the property), seconds and images (of steps, not of validation and observers), and
+        waiting: how many of the seconds the steps waited for data.
     epoch, batch, step : int
         Epochs complete, batches complete in the epoch under way, steps complete.
     stop_reason : str or None
@@ -472,6 +473,12 @@ class Trainer:
         """Let `fit` return after the step under way; safe to call from a signal handler or another thread."""
         self._stop, self.stop_reason = True, reason
 
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step, of the parameter group with the most numbers."""
+        largest = max(self.optimizer.param_groups, key=lambda group: sum(p.size for p in group["params"]))
+        return float(largest["lr"])
+
     def gradient_norm(self) -> float:
         """Return the common norm of the last step's gradients, before clipping."""
         return grad_norm(self.model.parameters()) if self._norm is None else self._norm
@@ -484,17 +491,18 @@ class Trainer:
         """Train on the batches of this epoch that are still to come."""
         self.model.train()
         loader.set_epoch(self.epoch)
-        before = perf_counter()
-        for images, labels in islice(loader, self.batch, None):
-            self._sums["waiting"] += perf_counter() - before
+        batches = iter(loader)
+        deque(islice(batches, self.batch), maxlen=0)  # those that were done before the run was stopped
+        asked = perf_counter()
+        for images, labels in batches:
+            self._sums["waiting"] += perf_counter() - asked
             loss = self._train_batch(images, labels)
-            after = perf_counter()
-            self._sums["seconds"] += after - before
-            before = after
+            self._sums["seconds"] += perf_counter() - asked
             step = Step(self.epoch + 1, self.batch, self.step, loss, self._averages(), int(self._sums["images"]))
             self._tell(observers, "stepped", step)
             if self._stop:
                 break
+            asked = perf_counter()
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # checks below say it better than warnings
     def _train_batch(self, images: Tensor, labels: Tensor) -> float:
@@ -545,7 +553,7 @@ class Trainer:
             if not math.isfinite(scores["loss"]):
                 raise NonFiniteError(self._diverged(f"the validation loss is {scores['loss']}"))
             record |= {f"validation_{name}": value for name, value in scores.items()}
-        record["lr"] = float(self.optimizer.param_groups[0]["lr"])
+        record["lr"] = self.lr
         record["seconds"] = self._sums["seconds"]
         record["waiting"] = self._sums["waiting"]
         record["images"] = int(self._sums["images"])
@@ -568,9 +576,8 @@ class Trainer:
                 raise NonFiniteError(self._diverged(f"{name} is not finite"))
 
     def _diverged(self, what: str) -> str:
-        lr = self.optimizer.param_groups[0]["lr"]
         return (
-            f"stopped in epoch {self.epoch + 1}, step {self.step + 1}: {what} (learning rate {lr:.3g}); "
+            f"stopped in epoch {self.epoch + 1}, step {self.step + 1}: {what} (learning rate {self.lr:.3g}); "
             "training has diverged: use a lower learning rate, or clip the gradients (clip_norm=1.0)"
         )
 

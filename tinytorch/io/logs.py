@@ -52,7 +52,7 @@ def _measured(trainer: Trainer, step: Step) -> dict[str, float]:
     """Loss of the batch, learning rate of the first group, norm of the gradients before clipping."""
     return {
         "loss": step.loss,
-        "lr": float(trainer.optimizer.param_groups[0]["lr"]),
+        "lr": trainer.lr,
         "grad_norm": trainer.gradient_norm(),
     }
 

@@ -2,7 +2,7 @@
 
 config.json             the recipe, the seed, and what prediction must know of the data set
 checkpoint.safetensors  everything that the next step depends on (to resume)
-model.safetensors       the weights after the last step, the same that the checkpoint holds: the last and not
+model.safetensors       the weights after the last step, or their average if the recipe keeps one: the last and not
                         the best, since choosing by the test data would flatter the result
 best.safetensors        the weights after the epoch with the highest validation accuracy, for those who want them
 history.jsonl           one JSON object an epoch
@@ -168,6 +168,7 @@ class Run:
         ValueError
             If the folder has something in it, or can't be made.
         """
+        config.to_json()  # what can't be written down shows before there is a folder
         try:
             if folder.is_dir() and any(not path.name.startswith(_LEFTOVER) for path in folder.iterdir()):
                 raise ValueError(
@@ -224,7 +225,7 @@ class Run:
     def save(self, trainer: Trainer) -> None:
         """Write checkpoint, weights and history; and the best weights, if they are those of the epoch just ended."""
         state, weights = trainer.state_dict(), trainer.weights()
-        save_state(self.folder / "checkpoint.safetensors", state)
+        save_state(self.folder / "checkpoint.safetensors", {**state, "recipe": self._recipe()})
         best = best_record(trainer.history)
         if trainer.batch == 0 and best is not None and best is trainer.history[-1]:
             epoch = {"model": self.config.recipe.model, "epoch": str(best["epoch"]), BETTER: str(best[BETTER])}
@@ -245,10 +246,23 @@ class Run:
         if not path.is_file():
             raise ValueError(f"there is nothing to resume: {path} does not exist; start a new run with another --out")
         state = load_state(path)
+        self._check_recipe(state.get("recipe", {}))
         try:
             trainer.load_state_dict(state)
         except ValueError as error:
             raise ValueError(f"{path} is not a checkpoint of this run's {self.config.recipe.model}: {error}") from error
+
+    def _recipe(self) -> dict[str, Any]:
+        """The recipe as JSON has it, without the one setting that may change."""
+        return {name: value for name, value in json.loads(self.config.to_json())["recipe"].items() if name != "epochs"}
+
+    def _check_recipe(self, saved: dict[str, Any]) -> None:
+        for name, value in self._recipe().items():
+            if name in saved and saved[name] != value:
+                raise ValueError(
+                    f"{self.folder / 'config.json'} is not that of the checkpoint: {name} is {value}, and was "
+                    f"{saved[name]}; restore what was changed, or start a new run in another --out"
+                )
 
     def load_model(self, best: bool = False) -> Module:
         """Return the trained network, in evaluation mode.

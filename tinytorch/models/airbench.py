@@ -71,7 +71,7 @@ class Airbench94(Module):
     Raises
     ------
     ValueError
-        If the image is too small.
+        If the image is too small, or a setting out of range.
     """
 
     def __init__(
@@ -83,6 +83,10 @@ class Airbench94(Module):
         identity: bool = True,
     ) -> None:
         channels, height, width = checked(input_shape, at_least=25)
+        if len(widths) != 3 or not all(isinstance(n, int) and n > 0 for n in widths):
+            raise ValueError(f"widths must be three positive integers, got {widths!r}; airbench94 has (64, 256, 256)")
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+            raise ValueError(f"scale must be positive and finite, got {scale!r}; 1 / 9 is the paper's")
         self.whitening = Conv2d(channels, 2 * channels * 2 * 2, 2)
         draw_uniform(self.whitening)
         self.gelu = GELU()

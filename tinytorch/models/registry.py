@@ -93,16 +93,12 @@ def create(name: str, input_shape: Shape, num_classes: int, **options: Any) -> M
     Raises
     ------
     ValueError
-        If the name is unknown (the message gives those that are near), it has no such option, or the image is too
-        small.
+        If the name is unknown (the message gives those that are near), or the image too small.
+    TypeError
+        If the network has no such option.
     """
     check_known(name)
-    try:
-        return _BUILDERS[name](input_shape, num_classes, **options)
-    except TypeError as error:
-        if not options:
-            raise
-        raise ValueError(f"{name} can't be made with {', '.join(options)}: {error}") from error
+    return _BUILDERS[name](input_shape, num_classes, **options)
 
 
 def usual_shape(name: str) -> Shape:

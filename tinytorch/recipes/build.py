@@ -35,9 +35,25 @@ def network(recipe: Recipe, input_shape: tuple[int, int, int], num_classes: int)
     Raises
     ------
     ValueError
-        If there is no such network, it has no such option, or the images are too small.
+        If there is no such network, it has no such option, or the images are too small, also for what is done to them.
     """
-    return create(recipe.model, input_shape, num_classes, **recipe.model_options)
+    _check_images(recipe, input_shape)
+    try:
+        return create(recipe.model, input_shape, num_classes, **recipe.model_options)
+    except (TypeError, IndexError) as error:
+        if not recipe.model_options:
+            raise
+        raise ValueError(f"model_options don't fit the network {recipe.model}: {error}") from error
+
+
+def _check_images(recipe: Recipe, input_shape: tuple[int, int, int]) -> None:
+    """Raise if a shift or a hole leaves nothing of an image."""
+    least = min(input_shape[1:])
+    for name in ("shift", "cutout"):
+        if getattr(recipe, name) >= least:
+            raise ValueError(
+                f"{name} must be less than the images' {least} pixels a side, got {getattr(recipe, name)}; try 2"
+            )
 
 
 def whiten(recipe: Recipe, model: Module, dataset: Dataset, normalize: Normalize) -> None:
@@ -86,6 +102,12 @@ def trainer(recipe: Recipe, model: Module, batches: int, layer_decay: float | No
         If a setting does not fit the network or its optimizer.
     """
     groups = _groups(recipe, model) if layer_decay is None else _blocks(recipe, model, layer_decay)
+    longest = max((group.epochs for group in groups), default=recipe.epochs)
+    if longest < recipe.epochs:
+        raise ValueError(
+            f"all groups of the recipe rest after {longest} epochs, and it has {recipe.epochs}; one must learn to the "
+            "end"
+        )
     optimizer, groups = _optimizer(groups)
     steps = recipe.epochs * batches
     return Trainer(
@@ -175,10 +197,7 @@ def _lookahead(recipe: Recipe, optimizer: Any, steps: int) -> Any:
     if "decay" in options:
         most = options.pop("decay") ** options.get("k", 5)
         options["alpha"] = lambda step: 1 - most * (step / steps) ** 3
-    try:
-        return Lookahead(optimizer, **options)
-    except TypeError as error:
-        raise ValueError(f"lookahead may have k, and alpha or decay, got {dict(recipe.lookahead)}") from error
+    return Lookahead(optimizer, **options)
 
 
 class Resting(Observer):

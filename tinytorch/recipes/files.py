@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
@@ -89,7 +90,7 @@ def parse(toml: str) -> Recipe:
 
 def _path(name: str | Path) -> Path:
     """Where a recipe is: a name without a dot or a slash is one of the package's own."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # which leaves a home that is not there as it is
     if isinstance(name, Path) or path.suffix == ".toml" or path.name != str(name):
         return path
     if name not in names():

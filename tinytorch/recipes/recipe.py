@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any
 
 from tinytorch.core import optimizers, training
 from tinytorch.core.dataloader import EDGES
 
+
+def _thirds(total_steps: int) -> training.Schedule:
+    return training.step_decay(every=-(-total_steps // 3))
+
+
+def _constant(total_steps: int) -> training.Schedule:
+    return training.constant()
+
+
 SCHEDULES: dict[str, Callable[..., training.Schedule]] = {
     "one-cycle": training.one_cycle,
     "triangle": training.triangle,
     "cosine": training.cosine,
-    "step": lambda total_steps: training.step_decay(every=-(-total_steps // 3)),
-    "constant": lambda total_steps: training.constant(),
+    "step": _thirds,
+    "constant": _constant,
 }
 OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "adamw": optimizers.AdamW,
@@ -133,6 +141,7 @@ class Recipe:
                 raise ValueError(f"{name} must be {rule}, got {value!r}{_EXAMPLES.get(name, '')}")
         for name, known in _CHOICES.items():
             check_choice(name, getattr(self, name), known)
+        _check_options("optimizer_options", self.optimizer_options)
         object.__setattr__(self, "groups", tuple(self.groups))
         for group in self.groups:
             _check_group(group)
@@ -140,7 +149,7 @@ class Recipe:
 
 def check_choice(name: str, value: Any, known: Any) -> None:
     """Raise unless a setting is one of those known; the message gives the nearest."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         near = get_close_matches(str(value), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}{hint}")
@@ -149,14 +158,23 @@ def check_choice(name: str, value: Any, known: Any) -> None:
 def _check_group(group: Any) -> None:
     known = ("names", "optimizer", "lr", "weight_decay", "epochs", "options")
     if not isinstance(group, Mapping) or not set(group) <= set(known) or not _is_names(group.get("names")):
-        raise ValueError(f'a group must have names, such as names = ["*.bias"], and any of {known[1:]}, got {group!r}')
+        raise ValueError(
+            f'a group must have names, such as names = ["*.bias"], and any of {", ".join(known[1:])}, got {group!r}'
+        )
     for name in ("lr", "weight_decay", "epochs"):
         holds, rule = _RULES[name]
         if name in group and not holds(group[name]):
             raise ValueError(f"{name} of the group {group['names']} must be {rule}, got {group[name]!r}")
     if not _is_table(group.get("options", {})):
-        raise ValueError(f"options of the group {group['names']} must be a table, got {group['options']!r}")
+        raise ValueError(f"options of the group {group['names']} must be a table of settings, got {group['options']!r}")
+    _check_options(f"options of the group {group['names']}", group.get("options", {}))
     check_choice("optimizer", group.get("optimizer", "adamw"), OPTIMIZERS)
+
+
+def _check_options(where: str, options: Mapping[str, Any]) -> None:
+    """Raise if options say what a recipe says itself, so that there is one place for it."""
+    if clash := {"params", "lr", "weight_decay"} & set(options):
+        raise ValueError(f"{where} can't say {', '.join(sorted(clash))}; lr and weight_decay stand beside them")
 
 
 def _is_names(value: Any) -> bool:
@@ -168,11 +186,25 @@ def _is_count(value: Any, least: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold it, and a checkpoint."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return _is_table(value) or isinstance(value, bool | str) or _is_number(value)
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    return isinstance(value, Mapping) and all(isinstance(name, str) and _is_plain(value[name]) for name in value)
+
+
+def _is_lookahead(value: Any) -> bool:
+    if not _is_table(value) or len(value.keys() & {"alpha", "decay"}) != 1 or value.keys() - {"k", "alpha", "decay"}:
+        return False
+    shares = (value.get(name, 0) for name in ("alpha", "decay"))
+    return _is_count(value.get("k", 5), 1) and all(_is_number(share) and 0 <= share <= 1 for share in shares)
 
 
 def _optional(rule: tuple[Callable[[Any], bool], str]) -> tuple[Callable[[Any], bool], str]:
@@ -202,15 +234,18 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "weight_decay": ((lambda value: _is_number(value) and value >= 0), "finite and not negative"),
     "optimizer_options": _TABLE,
     "groups": ((lambda value: isinstance(value, list | tuple)), "a list of tables"),
-    "schedule_options": _TABLE,
+    "schedule_options": (
+        (lambda value: _is_table(value) and all(_is_number(x) and x >= 0 for x in value.values())),
+        "a table of numbers, not negative",
+    ),
     "clip_norm": _optional(_POSITIVE),
-    "lookahead": _optional(_TABLE),
+    "lookahead": _optional((_is_lookahead, "a table of k, a positive integer, and alpha or decay, in [0, 1]")),
     "ema": _optional(_SHARE),
     "flip": ((lambda value: value == "alternating" or isinstance(value, bool)), 'true, false or "alternating"'),
     "shift": _COUNT,
     "cutout": _COUNT,
     "validation": _SHARE,
-    "margin": _SHARE,
+    "margin": ((lambda value: _is_number(value) and 0 <= value < 0.5), "in [0, 0.5)"),
 }
 _EXAMPLES = {
     "epochs": "; 1 is the least",
