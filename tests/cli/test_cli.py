@@ -198,7 +198,8 @@ def test_a_checkpoint_of_another_model_is_refused_and_nothing_is_lost(stopped_ea
 
 def test_weights_in_place_of_a_checkpoint_are_refused(stopped_early):
     save_state(stopped_early / "checkpoint.safetensors", {"epoch": 1})
-    assert "it lacks" in refused("train", "--resume", "--epochs", 2, "--out", "x")
+    message = refused("train", "--resume", "--epochs", 2, "--out", "x")
+    assert "is not a checkpoint of this run's mlp: state must come from Trainer.state_dict(), it lacks" in message
 
 
 # ---- bad input to train -------------------------------------------------------------------------------
