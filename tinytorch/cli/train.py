@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.console import Console
 
     from tinytorch.cli.session import Data
@@ -69,7 +68,9 @@ def train(
     log: Annotated[
         list[str] | None, typer.Option(help="jsonl (of steps), csv (of epochs), tensorboard; may be repeated.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; by default the next runs/DATASET-MODEL-N.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default the next runs/DATASET-MODEL-N, or -RECIPE-N.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or the latest one.")] = False,
     json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")] = False,
 ) -> None:
@@ -237,6 +238,7 @@ def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, wat
     """Train, with everything that watches."""
     from tinytorch.cli import console as out
     from tinytorch.cli import session
+    from tinytorch.cli.outcome import finish, judged_by, table
     from tinytorch.cli.progress import Progress
     from tinytorch.io.run import RunWriter
 
@@ -247,7 +249,7 @@ def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, wat
     if resume:
         _restore(run, trainer)
     _introduce(run, data, trainer, begun, terminal)
-    progress = Progress(terminal, recipe.batch_size, _judged(config))
+    progress = Progress(terminal, recipe.batch_size, judged_by(config))
     observers = [*session.observers(config), RunWriter(run), *watching, progress]
     try:
         with _stopping(trainer, terminal) as received:
@@ -258,9 +260,9 @@ def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, wat
     if end is None:
         _report_stop(run, trainer, terminal)
         raise typer.Exit(128 + received[0] if received else TIME_IS_UP)
-    result = _finish(run, data, trainer, end)
+    result = finish(run, data, trainer, end)
     terminal.print()
-    terminal.print(_table(run, result))
+    terminal.print(table(run, result))
     if json:
         out.print_json(result)
 
@@ -348,129 +350,3 @@ def _report_stop(run: Run, trainer: Trainer, terminal: Console) -> None:
         f"  tinytorch train {quote(run.config.dataset)} --out {quote(str(run.folder))} --resume",
         markup=False,
     )
-
-
-def _finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
-    """Test, draw the pictures and write the result, which marks the run as finished."""
-    from tinytorch.cli import session
-    from tinytorch.core.stopping import BETTER, best_record
-    from tinytorch.core.training import accuracy
-    from tinytorch.recipes.recipe import VIEWS
-
-    config, last, best = run.config, trainer.history[-1], best_record(trainer.history)
-    assert best is not None  # every epoch was validated
-    test_loader, views = session.test_loader(config, data), VIEWS[config.recipe.views]
-    plain, labels = trainer.predict(test_loader)
-    logits = plain if views is None else trainer.predict(test_loader, views)[0]
-    seconds, images = (sum(record[name] for record in trainer.history) for name in ("seconds", "images"))
-    result = {
-        "dataset": config.dataset,
-        "model": config.recipe.model,
-        "epochs": trainer.epoch,
-        "stopped": end if trainer.epoch < config.recipe.epochs else None,
-        "parameters": sum(p.size for p in trainer.model.parameters()),
-        "test_accuracy": accuracy(plain, labels),
-        "test_loss": session.loss(config, plain, labels),
-        "views": config.recipe.views,
-        "accuracy_in_views": accuracy(logits, labels),
-        "judged_by": _judged(config),
-        "best_accuracy": best[BETTER],
-        "best_epoch": best["epoch"],
-        "train_accuracy": last["accuracy"],
-        "train_loss": last["loss"],
-        "train_seconds": seconds,
-        "waiting_seconds": sum(record["waiting"] for record in trainer.history),
-        "images_per_second": images / seconds,
-        "pflop": session.arithmetic(config, images) / 1e15,
-        "seed": config.seed,
-        "out": str(run.folder),
-    }
-    result["goal"] = _goal(config, trainer.history, result)
-    _draw(run, data, trainer, logits, labels)
-    run.save_result(result)
-    return result
-
-
-def _judged(config: RunConfig) -> str:
-    """What the images are called by which epochs are judged."""
-    return "validation" if config.recipe.validation else "test"
-
-
-def _goal(config: RunConfig, history: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, Any] | None:
-    """Whether the finished network has the accuracy that the recipe is for, in its views, and what that took.
-
-    Where epochs are judged by the test images, the first that was as good without views is enough.
-    """
-    from tinytorch.core.stopping import BETTER
-
-    wanted = config.recipe.goal
-    if wanted is None or config.recipe.dataset != config.dataset:
-        return None
-    reached = result["accuracy_in_views"] >= wanted
-    good = [record["epoch"] for record in history if record[BETTER] >= wanted]
-    epoch = good[0] if reached and good and _judged(config) == "test" else len(history)
-    before = history[:epoch]
-    share = sum(record["images"] for record in before) / sum(record["images"] for record in history)
-    return {
-        "accuracy": wanted,
-        "reached": reached,
-        "epoch": epoch,
-        "train_seconds": sum(record["seconds"] for record in before),
-        "pflop": share * result["pflop"],
-    }
-
-
-def _draw(run: Run, data: Data, trainer: Trainer, logits: np.ndarray, labels: np.ndarray) -> None:
-    from tinytorch.cli import session
-    from tinytorch.core.training import confusion_matrix
-    from tinytorch.io import plots
-
-    config, folder = run.config, run.folder
-    title = f"{config.recipe.model} on {config.title}"
-    plots.draw_curves(folder / "curves.png", trainer.history, title, _judged(config))
-    plots.draw_confusion(folder / "confusion.png", confusion_matrix(logits, labels), config.classes, title)
-    mistakes, probabilities = session.surest_mistakes(logits, labels)
-    if len(mistakes):
-        images, names = data.test.gather(mistakes)
-        path = folder / "misclassified.png"
-        plots.draw_mistakes(path, images, names, probabilities, config.classes, f"{title}: the surest mistakes")
-    else:
-        (folder / "misclassified.png").unlink(missing_ok=True)  # of an earlier end of this run
-
-
-def _table(run: Run, result: dict[str, Any]) -> Any:
-    from rich.markup import escape
-
-    from tinytorch.cli.console import duration, facts, percent
-
-    out = escape(result["out"])
-    views, seconds = result["views"].replace("-", " "), result["train_seconds"]
-    seen = [] if views == "plain" else [(views, f"[bold green]{percent(result['accuracy_in_views'])}[/]")]
-    rows = [
-        ("test accuracy", f"[bold green]{percent(result['test_accuracy'])}[/]"),
-        *seen,
-        ("test loss", f"{result['test_loss']:.4f}"),
-        (
-            "best epoch",
-            f"{result['best_epoch']}, {percent(result['best_accuracy'])} of the {result['judged_by']} images",
-        ),
-        ("training time", f"{duration(seconds)}, {duration(result['waiting_seconds'])} of it waiting for data"),
-        ("speed", f"{result['images_per_second']:,.0f} images/s, {1e3 * result['pflop'] / seconds:.2f} TFLOP/s"),
-        *_goal_row(result["goal"]),
-        ("weights", f"{out}/model.safetensors"),
-        ("pictures", ", ".join(f"{out}/{path.name}" for path in sorted(run.folder.glob("*.png")))),
-        ("try it", f"tinytorch predict {escape(quote(result['out']))} PICTURE.png"),
-    ]
-    return facts([("stopped", escape(result["stopped"])), *rows] if result["stopped"] else rows)
-
-
-def _goal_row(goal: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """How long it took to the accuracy that the recipe is for, and what it took."""
-    from tinytorch.cli.console import duration, operations, percent
-
-    if goal is None:
-        return []
-    spent = f"{duration(goal['train_seconds'])}, {operations(goal['pflop'])}"
-    if not goal["reached"]:
-        return [(f"goal {percent(goal['accuracy'])}", f"[yellow]not reached[/] after {spent}")]
-    return [(f"goal {percent(goal['accuracy'])}", f"reached in epoch {goal['epoch']}: {spent}")]
