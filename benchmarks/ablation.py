@@ -20,6 +20,7 @@ from tinytorch.recipes.recipe import VIEWS
 
 Change = Callable[[Recipe], Recipe]
 WHOLE = "all of them"
+RECIPE = Path(__file__).with_suffix(".toml")
 
 
 def says(**settings: Any) -> Change:
@@ -93,7 +94,7 @@ VARIANTS: dict[str, Change] = {
 
 def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with the data set.")],
-    recipe: Annotated[str, typer.Option(help="Name or path.")] = "fast90",
+    recipe: Annotated[str, typer.Option(help="Name or path.")] = str(RECIPE),
     epochs: Annotated[int | None, typer.Option(min=1, help="By default those of the recipe.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train with so many, from 0.")] = 2,
     only: Annotated[str, typer.Option(metavar="SUBSTRING", help="Only variants with this in their names.")] = "",
@@ -115,7 +116,7 @@ def main(
             print(f"seed {seed}, {name}: {done[-1]['plain']:.2%}, {sum(done[-1]['seconds']):.0f} s", flush=True)
             if json:
                 json.write_text(json_format.dumps({"recipe": asdict(chosen), "runs": done}, indent=1) + "\n")
-    Console(width=120).print(as_table(done, f"{recipe}, {chosen.epochs} epochs"))
+    Console(width=120).print(as_table(done, f"{Path(recipe).stem}, {chosen.epochs} epochs"))
 
 
 def earlier(path: Path, recipe: Recipe) -> list[dict[str, Any]]:
