@@ -36,8 +36,8 @@ class Lines(Observer):
     """Prints a line after each epoch."""
 
     def epoch_ended(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        tested = f", test accuracy {record['validation_accuracy']:.2%}" if "validation_accuracy" in record else ""
-        print(f"epoch {record['epoch']}: {record['seconds']:.1f} s, loss {record['loss']:.4f}{tested}", flush=True)
+        tested = f"test accuracy {record['validation_accuracy']:.2%}"
+        print(f"epoch {record['epoch']}: {record['seconds']:.1f} s, loss {record['loss']:.4f}, {tested}", flush=True)
 
 
 def main(

@@ -22,6 +22,11 @@ DATA = TensorDataset(IMAGES, np.arange(12) % 10)
 NORMALIZE = Normalize([0.5] * 3, [0.25] * 3)
 
 
+def shape_of(recipe):
+    """Of the images that a recipe is for."""
+    return {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28)}.get(recipe.dataset, (3, 32, 32))
+
+
 # ---- the files ----------------------------------------------------------------------------------------------
 
 
@@ -29,7 +34,7 @@ NORMALIZE = Normalize([0.5] * 3, [0.25] * 3)
 def test_every_recipe_trains_a_network_that_exists(name):
     recipe = recipes.load(name)
     assert recipe.model in models.names()
-    shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28)}.get(recipe.dataset, (3, 32, 32))
+    shape = shape_of(recipe)
     trainer = build.trainer(recipe, build.network(recipe, shape, 10), batches=3)
     trained = sum(len(group["params"]) for group in trainer.optimizer.param_groups)
     assert trained == sum(p.requires_grad for p in trainer.model.parameters())
@@ -188,7 +193,7 @@ def test_augmentation_leaves_something_of_the_images():
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_takes_a_step(name):
     recipe = dataclasses.replace(recipes.load(name), batch_size=6, whiten=min(6, recipes.load(name).whiten))
-    shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28)}.get(recipe.dataset, (3, 32, 32))
+    shape = shape_of(recipe)
     data = TensorDataset(RNG.integers(0, 256, (12, *shape), dtype=np.uint8), np.arange(12) % 10)
     normalize = Normalize([0.5] * shape[0], [0.25] * shape[0])
     manual_seed(0)

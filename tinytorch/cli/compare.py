@@ -59,7 +59,7 @@ def _summary(run: Any, history: list[dict[str, Any]], common: float) -> dict[str
         "parameters": sum(p.size for p in run.config.build_model().parameters()),
         "epochs": len(history),
         "accuracy": history[-1]["validation_accuracy"],
-        "judged_by": "validation" if run.config.recipe.validation else "test",
+        "judged_by": run.config.judged_by,
         "epochs_to_common_accuracy": reached["epoch"],
         "train_seconds": sum(record["seconds"] for record in history),
     }

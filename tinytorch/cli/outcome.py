@@ -36,7 +36,7 @@ def finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
         "test_loss": session.loss(config, plain, labels),
         "views": config.recipe.views,
         "accuracy_in_views": accuracy(logits, labels),
-        "judged_by": judged_by(config),
+        "judged_by": config.judged_by,
         "best_accuracy": best[BETTER],
         "best_epoch": best["epoch"],
         "train_accuracy": last["accuracy"],
@@ -54,11 +54,6 @@ def finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
     return result
 
 
-def judged_by(config: RunConfig) -> str:
-    """What the images are called by which epochs are judged."""
-    return "validation" if config.recipe.validation else "test"
-
-
 def _goal(config: RunConfig, history: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, Any] | None:
     """Whether the finished network has the accuracy that the recipe is for, in its views, and what that took.
 
@@ -71,7 +66,7 @@ def _goal(config: RunConfig, history: list[dict[str, Any]], result: dict[str, An
         return None
     reached = result["accuracy_in_views"] >= wanted
     good = [record["epoch"] for record in history if record[BETTER] >= wanted]
-    epoch = good[0] if reached and good and judged_by(config) == "test" else len(history)
+    epoch = good[0] if reached and good and config.judged_by == "test" else len(history)
     before = history[:epoch]
     share = sum(record["images"] for record in before) / sum(record["images"] for record in history)
     return {
@@ -90,7 +85,7 @@ def _draw(run: Run, data: Data, trainer: Trainer, logits: np.ndarray, labels: np
 
     config, folder = run.config, run.folder
     title = f"{config.recipe.model} on {config.title}"
-    plots.draw_curves(folder / "curves.png", trainer.history, title, judged_by(config))
+    plots.draw_curves(folder / "curves.png", trainer.history, title, config.judged_by)
     plots.draw_confusion(folder / "confusion.png", confusion_matrix(logits, labels), config.classes, title)
     mistakes, probabilities = session.surest_mistakes(logits, labels)
     if len(mistakes):

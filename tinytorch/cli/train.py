@@ -238,7 +238,7 @@ def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, wat
     """Train, with everything that watches."""
     from tinytorch.cli import console as out
     from tinytorch.cli import session
-    from tinytorch.cli.outcome import finish, judged_by, table
+    from tinytorch.cli.outcome import finish, table
     from tinytorch.cli.progress import Progress
     from tinytorch.io.run import RunWriter
 
@@ -249,7 +249,7 @@ def _work(run: Run, data: Data, resume: bool, terminal: Console, json: bool, wat
     if resume:
         _restore(run, trainer)
     _introduce(run, data, trainer, begun, terminal)
-    progress = Progress(terminal, recipe.batch_size, judged_by(config))
+    progress = Progress(terminal, recipe.batch_size, config.judged_by)
     observers = [*session.observers(config), RunWriter(run), *watching, progress]
     try:
         with _stopping(trainer, terminal) as received:

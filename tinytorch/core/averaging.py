@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.core.layers import Module
-from tinytorch.core.optimizers import State, _check_keys
+from tinytorch.core.optimizers import State, check_keys
 from tinytorch.core.tensor import Tensor, as_array
 
 Factor = Callable[[int], float]
@@ -187,7 +187,7 @@ class Lookahead:
         ValueError
             If it does not fit; nothing has been loaded then.
         """
-        _check_keys(state_dict, "optimizer", "steps", "slow")
+        check_keys(state_dict, "optimizer", "steps", "slow")
         slow = {int(i): as_array(array) for i, array in state_dict["slow"].items()}
         shapes = {i: array.shape for i, array in slow.items()}
         if shapes != {i: array.shape for i, array in self.slow.items()}:

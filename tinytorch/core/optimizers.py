@@ -150,7 +150,7 @@ class Optimizer:
         ValueError
             If groups, names or shapes do not fit; nothing has been loaded then.
         """
-        _check_keys(state_dict, "param_groups", "state")
+        check_keys(state_dict, "param_groups", "state")
         groups, saved = state_dict["param_groups"], state_dict["state"]
         sizes = [len(group["params"]) for group in groups]
         if sizes != [len(group["params"]) for group in self.param_groups]:
@@ -207,7 +207,7 @@ def _are_numbers(values: Any, count: int) -> bool:
     return all(isinstance(value, int | float | np.number) for value in values)
 
 
-def _check_keys(state_dict: Mapping[str, Any], *names: str) -> None:
+def check_keys(state_dict: Mapping[str, Any], *names: str) -> None:
     """Raise unless a snapshot has all that this kind of optimizer saves."""
     if missing := [name for name in names if name not in state_dict]:
         raise ValueError(f"state lacks {', '.join(missing)}; load it into the kind of optimizer it was saved from")

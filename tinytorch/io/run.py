@@ -113,6 +113,11 @@ class RunConfig:
         """What to call the data set in a title: its name, of a folder the last part of it."""
         return Path(self.dataset).name
 
+    @property
+    def judged_by(self) -> str:
+        """What the images are called by which epochs are judged."""
+        return "validation" if self.recipe.validation else "test"
+
     def build_model(self) -> Module:
         """Return the network with fresh weights."""
         return network(self.recipe, self.input_shape, len(self.classes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -132,23 +132,24 @@ class _Group:
 
 
 def _groups(recipe: Recipe, model: Module) -> list[_Group]:
-    """Every parameter that is trained, in the first group that names it; the rest in a group at the end."""
-    rest = dict(model.named_parameters())
+    """Every parameter that is trained, in its group; what no group names in one at the end."""
     groups = []
-    for group in recipe.groups:
-        chosen = matching(group, list(rest))
-        if not chosen:
+    for group, params in _members(recipe, model):
+        if group and not params:
             raise ValueError(
                 f"the group {group['names']} of the recipe has no parameter of {recipe.model} left to train"
             )
-        groups.append(_group(recipe, group, [rest.pop(name) for name in chosen]))
-    groups.append(_group(recipe, {}, list(rest.values())))
+        groups.append(_group(recipe, group, params))
     return [group for group in groups if group.params]
 
 
-def matching(group: Mapping[str, Any], names: list[str]) -> list[str]:
-    """Return the names of parameters that a group's patterns match."""
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in group["names"])]
+def _members(recipe: Recipe, model: Module) -> Iterator[tuple[Mapping[str, Any], list[Parameter]]]:
+    """The recipe's groups with their parameters, each in the first that names it; and an empty group with the rest."""
+    rest = dict(model.named_parameters())
+    for group in recipe.groups:
+        chosen = [name for name in rest if any(fnmatchcase(name, pattern) for pattern in group["names"])]
+        yield group, [rest.pop(name) for name in chosen]
+    yield {}, list(rest.values())
 
 
 def _group(recipe: Recipe, group: Mapping[str, Any], params: list[Parameter]) -> _Group:
@@ -220,9 +221,7 @@ class Resting(Observer):
         self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
-        rest = dict(trainer.model.named_parameters())
-        for group in self.recipe.groups:
-            params = [rest.pop(name) for name in matching(group, list(rest))]
+        for group, params in _members(self.recipe, trainer.model):
             if group.get("epochs", trainer.epoch + 1) <= trainer.epoch:
                 for p in params:
                     p.requires_grad = False

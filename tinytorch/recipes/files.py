@@ -61,11 +61,11 @@ def of_dataset(dataset: str) -> Recipe:
     ValueError
         If there is none.
     """
-    known = {name for name in names() if load(name).dataset == name}
-    if dataset not in known:
+    if dataset not in names() or load(dataset).dataset != dataset:
+        known = [name for name in names() if load(name).dataset == name]
         near = get_close_matches(dataset.lower(), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"dataset must be one of {', '.join(sorted(known))}, got {dataset!r}{hint}")
+        raise ValueError(f"dataset must be one of {', '.join(known)}, got {dataset!r}{hint}")
     return load(dataset)
 
 
