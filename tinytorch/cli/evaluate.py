@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,18 +34,13 @@ def evaluate(
     check_choice("--views", seen, VIEWS)
     model = opened.load_model(best)
     data = session.load(config, data_dir)
-    loader = session.test_loader(config, data)
-    plain, labels = training.predict(model, loader)
-    logits = plain if VIEWS[seen] is None else training.predict(model, loader, VIEWS[seen])[0]
+    figures, logits, labels = session.test(config, data, partial(training.predict, model), seen)
     result = {
         "run": str(run),
         "dataset": config.dataset,
         "model": config.recipe.model,
         "test_images": len(labels),
-        "test_loss": session.loss(config, plain, labels),
-        "test_accuracy": training.accuracy(plain, labels),
-        "views": seen,
-        "accuracy_in_views": training.accuracy(logits, labels),
+        **figures,
         "class_accuracy": class_accuracy(logits, labels, config.classes),
     }
     if json:

@@ -17,14 +17,10 @@ def finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
     """Test, draw the pictures and write the result, which marks the run as finished."""
     from tinytorch.cli import session
     from tinytorch.core.stopping import BETTER, best_record
-    from tinytorch.core.training import accuracy
-    from tinytorch.recipes.recipe import VIEWS
 
     config, last, best = run.config, trainer.history[-1], best_record(trainer.history)
     assert best is not None  # every epoch was validated
-    test_loader, views = session.test_loader(config, data), VIEWS[config.recipe.views]
-    plain, labels = trainer.predict(test_loader)
-    logits = plain if views is None else trainer.predict(test_loader, views)[0]
+    figures, logits, labels = session.test(config, data, trainer.predict, config.recipe.views)
     seconds, images = (sum(record[name] for record in trainer.history) for name in ("seconds", "images"))
     result = {
         "dataset": config.dataset,
@@ -32,10 +28,7 @@ def finish(run: Run, data: Data, trainer: Trainer, end: str) -> dict[str, Any]:
         "epochs": trainer.epoch,
         "stopped": end if trainer.epoch < config.recipe.epochs else None,
         "parameters": sum(p.size for p in trainer.model.parameters()),
-        "test_accuracy": accuracy(plain, labels),
-        "test_loss": session.loss(config, plain, labels),
-        "views": config.recipe.views,
-        "accuracy_in_views": accuracy(logits, labels),
+        **figures,
         "judged_by": config.judged_by,
         "best_accuracy": best[BETTER],
         "best_epoch": best["epoch"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from tinytorch.core.layers import Module
 from tinytorch.core.random import manual_seed
 from tinytorch.core.stopping import EarlyStopping
 from tinytorch.core.tensor import Tensor
-from tinytorch.core.training import Observer, Trainer
+from tinytorch.core.training import Observer, Trainer, accuracy
 from tinytorch.datasets import FolderData, ImageData
 from tinytorch.datasets.registry import is_path
 from tinytorch.io.checkpoint import load_arrays
 from tinytorch.io.run import RunConfig
 from tinytorch.recipes import Recipe, build
 from tinytorch.recipes import files as recipes
+from tinytorch.recipes.recipe import VIEWS
 
 EVALUATION_BATCH = 250
 
@@ -228,9 +230,24 @@ def arithmetic(config: RunConfig, images: int) -> float:
     return 3.0 * 2 * macs * images
 
 
-def loss(config: RunConfig, logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the loss that the recipe trains for."""
-    return F.cross_entropy(Tensor(logits), Tensor(labels), label_smoothing=config.recipe.label_smoothing).item()
+def test(
+    config: RunConfig, data: Data, predict: Callable[..., tuple[np.ndarray, np.ndarray]], views: str
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Return figures of the test images, seen once and in views, the logits in the views, and the labels.
+
+    `predict(loader, views)` is that of `training`, of a model; the loss is the one that the recipe trains for.
+    """
+    loader = test_loader(config, data)
+    plain, labels = predict(loader)
+    logits = plain if VIEWS[views] is None else predict(loader, VIEWS[views])[0]
+    smoothing = config.recipe.label_smoothing
+    figures = {
+        "test_accuracy": accuracy(plain, labels),
+        "test_loss": F.cross_entropy(Tensor(plain), Tensor(labels), label_smoothing=smoothing).item(),
+        "views": views,
+        "accuracy_in_views": accuracy(logits, labels),
+    }
+    return figures, logits, labels
 
 
 def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int = 24) -> tuple[np.ndarray, np.ndarray]:
