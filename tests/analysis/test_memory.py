@@ -148,10 +148,10 @@ def test_parameters_are_not_kept_for_the_backward():
     assert kept(model, (4, 64, 64, 64))[("0", 0)] == 4 * 64 * 64 * 64 * 4  # its input
 
 
-def test_a_normalisation_keeps_what_it_normalises_and_what_it_clips():
+def test_a_normalisation_keeps_what_it_normalises_and_not_what_it_clips():
     model = nn.Sequential(nn.Conv2d(64, 64, 1, bias=False, algorithm="loops"), nn.BatchNorm2d(64), nn.ReLU())
     found = kept(model)
-    assert 2 * MIB <= found[("1", 0)] < 2.01 * MIB  # and some numbers for each channel
+    assert MIB <= found[("1", 0)] < 1.01 * MIB  # and some numbers for each channel
 
 
 def test_float64_is_twice_as_much():

@@ -1,6 +1,7 @@
 """A block as one step: against PyTorch, exactly on integers, and cut out of a Sequential without a trace."""
 
 import copy
+import weakref
 from collections import OrderedDict
 from itertools import product
 
@@ -10,6 +11,7 @@ import pytest
 from tests.oracle import convolution
 from tests.oracle.torch_twin import assert_close, compare
 from tinytorch.core import functional as F
+from tinytorch.core import norm_ops
 from tinytorch.core.activations import ReLU, ReLU6, Tanh
 from tinytorch.core.fusion import Run, conv_block, runs
 from tinytorch.core.layers import Flatten, Identity, Linear, Sequential
@@ -202,3 +204,42 @@ def test_relu6_as_torch(dtype):
     np.testing.assert_array_equal(out.data, expected.detach().numpy())
     np.testing.assert_array_equal(ours.grad, theirs.grad.numpy())
     assert repr(ReLU6()) == repr(torch.nn.ReLU6())
+
+
+# ---- a normalisation that clips ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("clip", "bounds"), [(F.relu, (0, np.inf)), (F.relu6, (0, 6))])
+def test_clipping_in_the_normalisation_has_the_bits_of_clipping_behind_it(clip, bounds, dtype, training):
+    """Also at NaN and infinities, and where channels without scale lie on a bound."""
+
+    def run(after, **options):
+        x, weight, bias = (Tensor(array.copy(), requires_grad=True) for array in (images, scales, shifts))
+        running = Tensor(np.zeros(8, dtype)), Tensor(np.ones(8, dtype))
+        y = after(norm_ops.batch_norm(x, *running, weight, bias, training, **options))
+        bias.data[...] = 100  # the backward goes by what the forward saw
+        y.backward(normal(4, 8, 9, 7, seed=1).astype(dtype))
+        return y.data, x.grad, weight.grad, bias.grad
+
+    images = normal(4, 8, 9, 7).astype(dtype)
+    images[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    scales, shifts = np.array([1, 2, -3, 9, 0, 0, 0, 1], dtype), np.array([0, 1, -1, 3, 0, 6, 2, 0], dtype)
+    with np.errstate(invalid="ignore"):
+        inside, behind = run(lambda y: y, bounds=bounds), run(clip)
+    for ours, expected in zip(inside, behind, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert not inside[1][:, 4].any() and inside[3][6] != 0
+
+
+def test_who_clips_in_the_normalisation_keeps_no_result():
+    """Only its input stays for the backward, so a pooling behind it lets the larger array go."""
+    y = norm_ops.batch_norm(
+        Tensor(normal(4, 8, 16, 16), requires_grad=True), None, None, training=True, bounds=(0, np.inf)
+    )
+    alive = weakref.ref(y.array.base)
+    pooled = MaxPool2d(2)(y)
+    del y
+    assert alive() is None
+    pooled.sum().backward()

@@ -194,24 +194,27 @@ def _by_channel(
     mean, var = statistics
     inverse_std = 1 / np.sqrt(var + eps)
     gamma = np.ones(x.shape[1]) if weight is None else weight.array.astype(np.float64)
-    beta = np.zeros(x.shape[1]) if bias is None else bias.array
+    beta = np.zeros(x.shape[1]) if bias is None else bias.array.astype(np.float64)
     y = empty_channels_last(x.shape, x.dtype)
     extra = None if residual is None else _blocks(residual.array.astype(x.dtype, copy=False), len(rows))
-    norm.scale_shift(rows, mean, gamma * inverse_std, beta, _blocks(y, len(rows)), extra, bounds)
-    clipped = None if bounds == UNBOUNDED else y
+    scale = gamma * inverse_std
+    norm.scale_shift(rows, mean, scale, beta, _blocks(y, len(rows)), extra, bounds)
+    # x tells where y was clipped, unless something was added.
+    clip = (scale, beta, bounds) if bounds != UNBOUNDED and residual is None else None
+    clipped = y if bounds != UNBOUNDED and residual is not None else None
 
     def backward(grad: np.ndarray):
         grad = channels_last(grad)
         if clipped is not None:
             grad = elementwise.bounded_grad(grad, clipped, *bounds)
         dy = _blocks(grad, len(rows))
-        d_bias, d_weight = norm.gradient_sums(dy, rows, mean, inverse_std)
+        d_bias, d_weight = norm.gradient_sums(dy, rows, mean, inverse_std, clip)
         b = c = np.zeros_like(inverse_std)
         if groups is not None:
             through = -inverse_std / rows.shape[1]
             b, c = through * inverse_std * _shared(gamma * d_weight, groups), through * _shared(gamma * d_bias, groups)
         dx = empty_channels_last(grad.shape, grad.dtype)
-        norm.combine(dy, rows, mean, gamma * inverse_std, b, c, _blocks(dx, len(rows)))
+        norm.combine(dy, rows, mean, scale, b, c, _blocks(dx, len(rows)), clip)
         return list(compress((dx, d_weight.sum(axis=0), d_bias.sum(axis=0), grad), given))
 
     backward.__qualname__ = name  # for repr

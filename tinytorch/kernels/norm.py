@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -20,6 +21,7 @@ from tinytorch.kernels import jit, memory
 from tinytorch.kernels.move import transpose, transpose_of
 
 Pair = tuple[np.ndarray, np.ndarray]
+Clip = tuple[np.ndarray, np.ndarray, tuple[float, float]]  # scale, shift and bounds of a `scale_shift` that clipped
 
 
 def _runs(parts: int) -> int:
@@ -51,9 +53,17 @@ def channel_moments(x: np.ndarray) -> Pair:
     return x[:, 0] + first, np.maximum(second - first * first, 0.0)
 
 
-def gradient_sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray) -> Pair:
-    """Σ dy and Σ dy · (x − mean) / std over pixels: (blocks, channels) each."""
-    plain, weighted = _summed(_gradient_sums, 2, dy, x, mean)
+def gradient_sums(
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray, clip: Clip | None = None
+) -> Pair:
+    """Σ dy and Σ dy · (x − mean) / std over pixels: (blocks, channels) each; dy counts as 0 where y was clipped.
+
+    Where that is follows from x again, so that nobody has to keep y, or to read it.
+    """
+    if clip is None:
+        plain, weighted = _summed(_gradient_sums, 2, dy, x, mean)
+    else:
+        plain, weighted = _summed(_clipped_gradient_sums, 2, dy, x, mean, *_clip_of(x, mean, clip))
     return plain, weighted * inverse_std
 
 
@@ -67,11 +77,11 @@ def scale_shift(
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> None:
     """y = clip((x − mean) · scale + shift + extra, floor, ceiling), channel by channel; NaN stays NaN."""
-    limits = x.dtype.type(bounds[0]), x.dtype.type(bounds[1]), _runs(len(x))
+    *lines, limits = _clip_of(x, mean, (scale, shift, bounds))
     if extra is None:
-        jit.run(_scale_shift, x, *_lines(x, mean, scale, shift), *limits, y)
+        jit.run(_scale_shift, x, *lines, limits, _runs(len(x)), y)
     else:
-        jit.run(_scale_shift_add, x, *_lines(x, mean, scale, shift), extra, *limits, y)
+        jit.run(_scale_shift_add, x, *lines, extra, limits, _runs(len(x)), y)
 
 
 def combine(
@@ -82,9 +92,23 @@ def combine(
     b: np.ndarray,
     c: np.ndarray,
     dx: np.ndarray,
+    clip: Clip | None = None,
 ) -> None:
-    """dx = a · dy + b · (x − mean) + c, channel by channel: the shape that every gradient of these has."""
-    jit.run(_combine, dy, x, *_lines(x, mean, a, b, c), _runs(len(x)), dx)
+    """dx = a · dy + b · (x − mean) + c, channel by channel: the shape that every gradient of these has.
+
+    As in `gradient_sums` dy counts as 0 where y was clipped.
+    """
+    lines = _lines(x, a, b, c)
+    if clip is None:
+        jit.run(_combine, dy, x, *_lines(x, mean), *lines, _runs(len(x)), dx)
+    else:
+        jit.run(_clipped_combine, dy, x, *_clip_of(x, mean, clip), *lines, _runs(len(x)), dx)
+
+
+def _clip_of(x: np.ndarray, mean: np.ndarray, clip: Clip) -> list[Any]:
+    """Mean, scale, shift and bounds as the kernels read them."""
+    scale, shift, (floor, ceiling) = clip
+    return [*_lines(x, mean, scale, shift), (x.dtype.type(floor), x.dtype.type(ceiling))]
 
 
 def _lines(x: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
@@ -92,14 +116,14 @@ def _lines(x: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
     return [np.full((len(x), x.shape[2]), value, x.dtype) for value in values]
 
 
-def _summed(kernel: Callable[..., None], kinds: int, *arrays: np.ndarray) -> np.ndarray:
+def _summed(kernel: Callable[..., None], kinds: int, x: np.ndarray, *others: Any) -> np.ndarray:
     """Run a kernel that sums ``kinds`` of things per channel, and add up the runs: (kinds, blocks, channels).
 
     The sums of two runs lie two cache lines apart, or each write of one would take the line away from the other.
     """
-    blocks, _, channels = arrays[0].shape
+    blocks, _, channels = x.shape
     parts = np.zeros((blocks, _runs(blocks), kinds, channels + 16))
-    jit.run(kernel, *arrays, parts)
+    jit.run(kernel, x, *others, parts)
     return parts.sum(axis=1)[:, :, :channels].swapaxes(0, 1)
 
 
@@ -151,26 +175,49 @@ def _gradient_sums(dy, x, mean, parts):  # type: ignore[no-untyped-def]
                 weighted[c] += g * (x[n, p, c] - mean[n, c])
 
 
+@jit.serial
+def _clipped(value, bounds):  # type: ignore[no-untyped-def]
+    value = bounds[0] if value < bounds[0] else value
+    return bounds[1] if value > bounds[1] else value
+
+
+@jit.serial
+def _passed(gradient, value, bounds, zero):  # type: ignore[no-untyped-def]
+    """The gradient that arrives at a value through its clipping: none at the bounds and beyond."""
+    return zero if (value <= bounds[0]) | (value >= bounds[1]) else gradient
+
+
 @jit.parallel
-def _scale_shift(x, mean, scale, shift, floor, ceiling, runs, y):  # type: ignore[no-untyped-def]
+def _scale_shift(x, mean, scale, shift, bounds, runs, y):  # type: ignore[no-untyped-def]
     for item in prange(len(x) * runs):
         n, _, start, stop = _run_of(item, runs, x.shape[1])
         for p in range(start, stop):
             for c in range(x.shape[2]):
-                value = (x[n, p, c] - mean[n, c]) * scale[n, c] + shift[n, c]
-                value = floor if value < floor else value
-                y[n, p, c] = ceiling if value > ceiling else value
+                y[n, p, c] = _clipped((x[n, p, c] - mean[n, c]) * scale[n, c] + shift[n, c], bounds)
 
 
 @jit.parallel
-def _scale_shift_add(x, mean, scale, shift, extra, floor, ceiling, runs, y):  # type: ignore[no-untyped-def]
+def _scale_shift_add(x, mean, scale, shift, extra, bounds, runs, y):  # type: ignore[no-untyped-def]
     for item in prange(len(x) * runs):
         n, _, start, stop = _run_of(item, runs, x.shape[1])
         for p in range(start, stop):
             for c in range(x.shape[2]):
                 value = (x[n, p, c] - mean[n, c]) * scale[n, c] + shift[n, c] + extra[n, p, c]
-                value = floor if value < floor else value
-                y[n, p, c] = ceiling if value > ceiling else value
+                y[n, p, c] = _clipped(value, bounds)
+
+
+@jit.parallel
+def _clipped_gradient_sums(dy, x, mean, middle, scale, shift, bounds, parts):  # type: ignore[no-untyped-def]
+    runs, zero = parts.shape[1], dy.dtype.type(0)
+    for item in prange(len(x) * runs):
+        n, run, start, stop = _run_of(item, runs, x.shape[1])
+        plain, weighted = parts[n, run, 0], parts[n, run, 1]
+        for p in range(start, stop):
+            for c in range(x.shape[2]):
+                y = (x[n, p, c] - middle[n, c]) * scale[n, c] + shift[n, c]
+                g = np.float64(_passed(dy[n, p, c], y, bounds, zero))
+                plain[c] += g
+                weighted[c] += g * (x[n, p, c] - mean[n, c])
 
 
 @jit.parallel
@@ -180,6 +227,18 @@ def _combine(dy, x, mean, a, b, constant, runs, dx):  # type: ignore[no-untyped-
         for p in range(start, stop):
             for c in range(x.shape[2]):
                 dx[n, p, c] = a[n, c] * dy[n, p, c] + b[n, c] * (x[n, p, c] - mean[n, c]) + constant[n, c]
+
+
+@jit.parallel
+def _clipped_combine(dy, x, mean, scale, shift, bounds, a, b, constant, runs, dx):  # type: ignore[no-untyped-def]
+    zero = dy.dtype.type(0)
+    for item in prange(len(x) * runs):
+        n, _, start, stop = _run_of(item, runs, x.shape[1])
+        for p in range(start, stop):
+            for c in range(x.shape[2]):
+                away = x[n, p, c] - mean[n, c]
+                g = _passed(dy[n, p, c], away * scale[n, c] + shift[n, c], bounds, zero)
+                dx[n, p, c] = a[n, c] * g + b[n, c] * away + constant[n, c]
 
 
 # ---- by row ---------------------------------------------------------------------------------------------------------
