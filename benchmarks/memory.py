@@ -23,7 +23,7 @@ from rich.table import Table
 
 STEPS = 3
 MIB = 1 << 20
-CASES = (("resnet18-cifar", 128), ("resnet18", 32))
+CASES = (("resnet18-cifar", 128), ("resnet18", 128))
 SHAPES = {"resnet18-cifar": (3, 32, 32), "resnet18": (3, 224, 224)}
 WAYS = ("tinytorch", "tinytorch, accumulate=4", "tinytorch, checkpoint", "torch NCHW", "torch NHWC")
 
