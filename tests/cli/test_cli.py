@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tests.cli.command import refused, tinytorch
+from tests.cli.command import refused, tinytorch, training, wait_for_epochs
 from tinytorch import datasets
 from tinytorch.cli.main import app
 from tinytorch.cli.progress import Progress
@@ -110,17 +109,12 @@ def test_settings_reach_the_config(here):
 
 def interrupt_after(folder: Path, epochs: int, arguments: list[str]) -> subprocess.CompletedProcess:
     """Start a training process and send it Ctrl-C once some epochs are in its history."""
-    command = [sys.executable, "-m", "tinytorch", "train", *arguments, "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    history = folder / "history.jsonl"
-    deadline = time.monotonic() + 120
-    while not history.exists() or len(history.read_text().splitlines()) < epochs:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with training(*arguments, "--out", folder, **pipes) as process:
+        wait_for_epochs(process, folder, epochs)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
 def test_ctrl_c_saves_and_resume_reaches_the_same_bits(here):

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.command import refused, tinytorch
+from tests.cli.command import refused, tinytorch, training, wait_for_epochs
 from tinytorch.cli.train import _seconds
 from tinytorch.io.checkpoint import load_arrays, load_state
 from tinytorch.io.run import Run
 
 SMALL = ["--model", "mlp", "--batch-size", "300"]
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -253,27 +249,13 @@ def test_evaluate_the_best_weights(here, digits):
 # ---- processes -------------------------------------------------------------------------------------------------
 
 
-def start(*arguments: str, **options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tinytorch", "train", *SMALL, *arguments, "--out", "x"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
-
-
-def wait_for_epochs(process: subprocess.Popen, count: int) -> None:
-    deadline, history = time.monotonic() + 250, Path("x/history.jsonl")
-    while not history.exists() or len(history.read_text().splitlines()) < count:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no hang-up")
 @pytest.mark.parametrize("nohup", [False, True])
 def test_a_hang_up_stops_and_saves_but_not_under_nohup(here, nohup):
-    ignore = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if nohup else None  # what nohup does
-    epochs = "30" if nohup else "3000"
-    with open("out", "wb") as out:
-        process = start("--epochs", epochs, stdout=out, stderr=subprocess.STDOUT, preexec_fn=ignore)
-        wait_for_epochs(process, 1)
+    ignore = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if nohup else (lambda: None)  # what nohup does
+    arguments = [*SMALL, "--epochs", 30 if nohup else 3000, "--out", "x"]
+    with open("out", "wb") as out, training(*arguments, first=ignore, stdout=out, stderr=out) as process:
+        wait_for_epochs(process, Path("x"), 1)
         process.send_signal(signal.SIGHUP)
         code = process.wait(timeout=250)
     text = Path("out").read_bytes()
@@ -288,8 +270,9 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(here):
     resource = pytest.importorskip("resource")
     # Files of half a megabyte at most: the weights fit, and with the optimizer's moments they do not.
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # noqa: E731
-    process = start("--epochs", "2", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=limit)
-    error = process.communicate(timeout=250)[1].decode()
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with training(*SMALL, "--epochs", 2, "--out", "x", first=limit, **pipes) as process:
+        error = process.communicate(timeout=250)[1].decode()
     assert process.returncode == 2
     assert (
         error
