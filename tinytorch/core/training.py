@@ -124,8 +124,8 @@ def one_cycle(total_steps: int, warmup: float = 0.3, start: float = 1 / 25, fina
 def triangle(total_steps: int, peak: float = 0.2, start: float = 0.0, final: float = 0.0) -> Schedule:
     """Rise in a line from `start` to 1 during the share `peak` of all steps, then fall in a line to `final`.
 
-    With `peak=0` it only falls. airbench94 (arXiv:2404.00498) has peak 0.23, start 0.2 and final 0.07; after
-    L. Smith & N. Topin, "Super-Convergence", 2018.
+    With `peak=0`, or where the rise would be shorter than a step, it only falls. airbench94 (arXiv:2404.00498) has peak
+    0.23, start 0.2 and final 0.07; after L. Smith & N. Topin, "Super-Convergence", 2018.
 
     Raises
     ------
