@@ -208,6 +208,7 @@ def _scale_shift_add(x, mean, scale, shift, extra, bounds, runs, y):  # type: ig
 
 @jit.parallel
 def _clipped_gradient_sums(dy, x, mean, middle, scale, shift, bounds, parts):  # type: ignore[no-untyped-def]
+    # The middle is the mean in the type of x, as `_scale_shift` had it: only so y has the bits that were clipped.
     runs, zero = parts.shape[1], dy.dtype.type(0)
     for item in prange(len(x) * runs):
         n, run, start, stop = _run_of(item, runs, x.shape[1])
